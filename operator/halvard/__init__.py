@@ -1,0 +1,3 @@
+"""Halvard: a Kubernetes-native hyperparameter tuner."""
+
+__version__ = "0.1.0"

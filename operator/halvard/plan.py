@@ -1,0 +1,77 @@
+"""What the deciding half asks for: actions, applied strictly in order, so that a crash leaves a prefix which the next fold completes."""
+
+from dataclasses import dataclass
+
+from halvard.trial import SavedCheckpoint, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTrial:
+    """Store a new trial: the decision to start it."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSpec:
+    """Store `spec.budget` and `spec.decision`, checked against the version the trial was read at: the decision to promote it."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class SaveStatus:
+    """Store the trial's status, checked against the version it was read at: what came of it."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class StartLeg:
+    """Run attempt `trial.attempt` up to `trial.spec.budget`, from `start` (the checkpoint's step; 0 without `resume`)."""
+
+    trial: Trial
+    resume: SavedCheckpoint | None
+
+    @property
+    def start(self) -> int:
+        """What is already done."""
+        return self.resume.step if self.resume else 0
+
+
+@dataclass(frozen=True, slots=True)
+class StopLeg:
+    """End this attempt's Pod or process, by name of its trial; already gone is success."""
+
+    trial: Trial
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell people: becomes a Kubernetes Event on the study or a line of the log."""
+
+    kind: str  # Normal or Warning
+    reason: str
+    message: str
+
+
+Action = CreateTrial | SaveSpec | SaveStatus | StartLeg | StopLeg | Announce
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions in order, and when to look again even if nothing happens (seconds since the epoch)."""
+
+    actions: tuple[Action, ...] = ()
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an attempt is to do after its report at `step`: train on until `budget`, or stop for the reason given."""
+
+    step: int
+    budget: int | None = None
+    stop: str | None = None

@@ -1,0 +1,110 @@
+"""One trial: `crds/trial.yaml` as frozen values, and the few questions everyone asks of it.
+
+`spec` is what was decided, `status` what came of it: the scheduler's whole state is a fold over these.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from halvard.study import Model, Value
+
+TrialState = Literal["Pending", "Running", "Paused", "Complete", "Stopped", "Failed"]
+FINISHED: frozenset[TrialState] = frozenset({"Complete", "Stopped", "Failed"})
+
+
+class RungResult(Model):
+    """The objective at one rung; `value` is None where it was not finite.
+
+    `step` is where it was reported (at or beyond `budget`), `seconds` and `gpuSeconds` what the leg took since the rung below.
+    """
+
+    budget: int
+    value: float | None = None
+    step: int
+    seconds: float
+    gpu_seconds: float = 0.0
+    at: datetime
+
+
+class SavedCheckpoint(Model):
+    """The last acknowledged checkpoint: its name inside the directory of the attempt that wrote it, and the step it holds."""
+
+    name: str
+    step: int
+    attempt: int
+
+
+class CurvePoint(Model):
+    """One point of the thinned learning curve; `value` is None where the objective was not finite."""
+
+    step: int
+    value: float | None = None
+
+
+class Lost(Model):
+    """What attempts took that ended without a result: time given to faults."""
+
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+
+class TrialSpec(Model):
+    """What was decided: the configuration, and how far it may train in total (`budget`); a promotion raises the budget."""
+
+    index: int
+    bracket: int = 0
+    budget: int
+    parameters: Mapping[str, Value]
+    decision: str = ""
+
+
+class TrialStatus(Model):
+    """What came of it. Only the Pod that carries the number `attempt` is believed; a pause already raises it."""
+
+    state: TrialState = "Pending"
+    message: str = ""
+    attempt: int = 1
+    step: int = 0
+    rungs: tuple[RungResult, ...] = ()
+    checkpoint: SavedCheckpoint | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    faults: int = 0
+    lost: Lost = Lost()
+
+
+class Trial(Model):
+    """A trial, and the identity and version the store gave it (`uid` and `version` are empty outside a cluster)."""
+
+    name: str
+    spec: TrialSpec
+    status: TrialStatus = TrialStatus()
+    uid: str = ""
+    version: str = Field(default="", description="resourceVersion this value was read at")
+
+    @property
+    def index(self) -> int:
+        """The trial's place in the study, from 0: its identity for the sampler."""
+        return self.spec.index
+
+    @property
+    def attempt(self) -> int:
+        """The number of the only Pod that is believed."""
+        return self.status.attempt
+
+    @property
+    def done(self) -> int:
+        """The budget of the highest rung with a result, 0 before the first."""
+        return self.status.rungs[-1].budget if self.status.rungs else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will ever run for it again."""
+        return self.status.state in FINISHED
+
+    @property
+    def assigned(self) -> bool:
+        """Whether it has a leg to run: a budget above its highest result."""
+        return not self.finished and self.spec.budget > self.done

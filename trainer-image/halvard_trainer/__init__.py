@@ -1,0 +1,1 @@
+"""What a trial and its collector sidecar import: the standard library alone."""
