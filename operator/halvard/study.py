@@ -4,6 +4,7 @@ Rules that span fields carry the same words here as the CEL rules of the CRD; `h
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -134,3 +135,87 @@ class StudySpec(Model):
     checkpoint: Checkpoint | None = None
     collector: Collector = Collector()
     template: dict[str, Any]
+
+
+StudyState = Literal["Pending", "Running", "Suspended", "Complete", "Failed"]
+
+
+class Condition(Model):
+    """A metav1.Condition; `lastTransitionTime` moves only when `status` does."""
+
+    type: Literal["Complete", "Failed", "Suspended", "Degraded"]
+    status: Literal["True", "False"]
+    reason: str
+    message: str
+    last_transition_time: datetime
+    observed_generation: int = 0
+
+
+class TrialCounts(Model):
+    """Trials by state."""
+
+    total: int = 0
+    pending: int = 0
+    running: int = 0
+    paused: int = 0
+    complete: int = 0
+    stopped: int = 0
+    failed: int = 0
+
+
+class BestTrial(Model):
+    """The best finite result of the highest rung that has one."""
+
+    trial: str
+    value: float
+    budget: int
+    parameters: Mapping[str, Value]
+
+
+class RungStatus(Model):
+    """One rung: results so far, how many of those trials were given a higher budget, and how many train towards it now."""
+
+    budget: int
+    completed: int = 0
+    promoted: int = 0
+    running: int = 0
+
+
+class Hours(Model):
+    """Hours by outcome: of legs whose trial went on (`promoted`), finished (`complete`), waits or was not taken further (`paused`), failed, or that faults took (`lost`)."""
+
+    total: float = 0.0
+    promoted: float = 0.0
+    complete: float = 0.0
+    paused: float = 0.0
+    failed: float = 0.0
+    lost: float = 0.0
+
+
+class StudyStatus(Model):
+    """Where the study stands: aggregates only, so its size does not grow with the trials."""
+
+    state: StudyState = "Pending"
+    observed_generation: int = 0
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+    trials: TrialCounts = TrialCounts()
+    best: BestTrial | None = None
+    highest_rung: int = 0
+    rungs: tuple[RungStatus, ...] = ()
+    training_hours: Hours = Hours()
+    gpu_hours: Hours = Hours()
+    used: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Study(Model):
+    """A Study and the identity the store gave it (`uid` is empty outside a cluster)."""
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    deleting: bool = False
+    spec: StudySpec
+    status: StudyStatus = StudyStatus()
