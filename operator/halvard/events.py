@@ -1,7 +1,7 @@
-"""What the world tells the deciding half: reports, starts and ends of attempts, the same from a Pod, a process or a simulation."""
+"""What the world tells the deciding half of attempts, the same from a Pod, a process or a simulation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why an attempt ended without its report: `counted` is True where the configuration is to blame, False for infrastructure."""
+    """Why an attempt has no result: `counted` is True where the configuration is to blame, False for infrastructure."""
 
     reason: str
     message: str
@@ -24,11 +24,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The trainer of this attempt began to run. `at`: seconds since the epoch."""
+    """The trainer of this attempt began to run, holding `gpus` GPUs. `at`: seconds since the epoch."""
 
     trial: int
     attempt: int
     at: float
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,29 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """Nothing of this attempt runs any more; every report it made was told before.
+class Stuck:
+    """This attempt cannot start by itself (its image cannot be pulled, say): the study's fault, not the trial's.
 
-    `fault` says what to make of it if the leg's result is missing; `seconds` is how long its trainer ran (0 if never).
+    `outdated`: it was made from a template that the user has changed since.
+    """
+
+    trial: int
+    attempt: int
+    fault: Fault
+    outdated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing of this attempt is believed to run any more, and every report it made was told before.
+
+    `fault` says what to make of it if the leg's result is missing.
     """
 
     trial: int
     attempt: int
     at: float
     fault: Fault
-    seconds: float = field(default=0.0)
 
 
-Event = Started | Reported | Ended
+Event = Started | Reported | Stuck | Ended

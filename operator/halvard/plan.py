@@ -1,4 +1,7 @@
-"""What the deciding half asks for: actions, applied strictly in order, so that a crash leaves a prefix which the next fold completes."""
+"""What the deciding half asks for: actions to apply strictly in order.
+
+So a crash leaves a prefix of them, which the next fold completes.
+"""
 
 from dataclasses import dataclass
 
@@ -14,21 +17,22 @@ class CreateTrial:
 
 @dataclass(frozen=True, slots=True)
 class SaveSpec:
-    """Store `spec.budget` and `spec.decision`, checked against the version the trial was read at: the decision to promote it."""
+    """Store `spec.budget` and `spec.decision`, with a version check: a promotion; `hot`: its attempt goes on."""
 
     trial: Trial
+    hot: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SaveStatus:
-    """Store the trial's status, checked against the version it was read at: what came of it."""
+    """Store the trial's status, with a version check: what came of it."""
 
     trial: Trial
 
 
 @dataclass(frozen=True, slots=True)
 class StartLeg:
-    """Run attempt `trial.attempt` up to `trial.spec.budget`, from `start` (the checkpoint's step; 0 without `resume`)."""
+    """Run attempt `trial.attempt` up to `trial.spec.budget`, from the checkpoint `resume` if there is one."""
 
     trial: Trial
     resume: SavedCheckpoint | None

@@ -1,0 +1,301 @@
+"""The rules that turn events into actions, one turn of a study at a time: pure, but for advancing `Progress`.
+
+Events are handled one by one, each followed by the decisions it makes possible, so that decisions depend on the order
+of events and never on how they were batched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from halvard import lifecycle
+from halvard.ending import deadline, ending, exhausted, gpu_deadline
+from halvard.events import Ended, Event, Reported, Started, Stuck
+from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
+from halvard.progress import Live, Outcome, Progress
+from halvard.trial import Trial, TrialSpec
+from halvard.tuner import Leg
+
+STATE_DELAY = 5.0  # seconds: a leg that is over sooner never has its Running written
+PROGRESS_DELAY = 30.0
+LONGEST_BACKOFF = 300.0
+DEFAULT_GRACE = 30.0
+
+
+def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
+    """Advance `progress` by one turn and return what is to be done. `now`: seconds since the epoch."""
+    turn = _Turn(progress, now)
+    turn.begin()
+    for event in events:
+        turn.handle(event)
+    turn.settle()
+    return Plan(tuple(turn.actions), turn.wake_at())
+
+
+@dataclass(slots=True)
+class _Turn:
+    progress: Progress
+    now: float
+    actions: list[Action] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """The first turn of a study starts its clock."""
+        if self.progress.started_at is None:
+            self.progress.started_at = self.now
+            self._announce("Started", "the study has started")
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """One event, and every decision that it makes possible."""
+        trial = self.progress.trials.get(event.trial)
+        live = self.progress.live.get(event.trial)
+        if trial is None or live is None or event.attempt != trial.attempt or trial.finished:
+            if isinstance(event, Ended):
+                self.progress.leaving.pop((event.trial, event.attempt), None)
+                self._unblock()
+            return
+        match event:
+            case Started():
+                self._started(trial, live, event)
+            case Reported():
+                self._reported(trial, live, event)
+            case Stuck():
+                live.stuck = event.fault
+                live.stopping = live.stopping or ("the template was changed" if event.outdated else "")
+            case Ended():
+                self._ended(trial, live, event)
+        self.choose()
+
+    def _started(self, trial: Trial, live: Live, event: Started) -> None:
+        last = trial.status.rungs[-1].at.timestamp() if trial.status.rungs else 0.0
+        live.since = max(event.at, last) if live.since is None else live.since
+        live.gpus, live.stuck = event.gpus, None
+        if trial.status.state == "Pending" or (trial.status.state == "Paused" and trial.assigned):
+            self._replace(lifecycle.started(trial))
+            self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
+
+    def _reported(self, trial: Trial, live: Live, event: Reported) -> None:
+        objective = self.progress.study.spec.objective.metric
+        if event.report.step <= live.step:
+            return  # a repetition, or a step that went backwards: only the first report of a step counts
+        live.step = event.report.step
+        trial = self._replace(lifecycle.reported(trial, event.report, objective))
+        value = event.report.metrics.get(objective)
+        if value is None or not trial.assigned or event.report.step < trial.spec.budget:
+            self.progress.unsaved.note(trial.index, self.now + PROGRESS_DELAY)
+            return
+        seconds = self._spend(live, event.at)
+        self._replace(lifecycle.completed_rung(trial, value, seconds, seconds * live.gpus, event.at))
+        self.progress.tuner.tell(trial.index, trial.spec.budget, lifecycle.finite(value))
+        self.progress.assigned.discard(trial.index)
+        self.progress.awaiting.add(trial.index)
+        if self.progress.hits_target(lifecycle.finite(value)):
+            self.progress.target_reached = trial.name
+
+    def _ended(self, trial: Trial, live: Live, event: Ended) -> None:
+        del self.progress.live[trial.index]
+        self.progress.leaving.pop((trial.index, trial.attempt), None)
+        self._unblock()
+        seconds = self._spend(live, event.at)
+        trial = lifecycle.lost(trial, seconds, seconds * live.gpus)
+        if not trial.assigned:
+            self._replace(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
+        elif live.stopping:
+            self._save(lifecycle.requeued(trial, live.stopping, fault=False))
+        elif trial.status.rungs and live.step == trial.status.rungs[-1].step:
+            # It did nothing after its result: it left before it could learn that it was promoted.
+            self._save(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
+        elif event.fault.counted:
+            self._fail(trial, lifecycle.describe(event.fault))
+        else:
+            self.progress.retry_at[trial.index] = self.now + min(LONGEST_BACKOFF, 2.0**trial.status.faults)
+            self._save(lifecycle.requeued(trial, lifecycle.describe(event.fault), fault=True))
+            self._announce("LegRunsAgain", f"{trial.name}: {lifecycle.describe(event.fault)}", warning=True)
+
+    def _fail(self, trial: Trial, message: str) -> None:
+        self._save(lifecycle.ended(trial, "Failed", message))
+        self.progress.tuner.withdraw(trial.index)
+        self.progress.assigned.discard(trial.index)
+        self.progress.failed += 1
+        self._announce("TrialFailed", f"{trial.name}: {message}", warning=True)
+
+    # --- decisions ------------------------------------------------------------------------------------------------
+
+    def choose(self) -> None:
+        """Ask the tuner for every free slot, settle the trials that wait for a verdict, and start what is to run."""
+        progress, spec = self.progress, self.progress.study.spec
+        active = progress.outcome is None and not spec.suspend
+        outcome = ending(progress, self.now) if active else None
+        legs: list[Leg] = []
+        if active and outcome is None:
+            while len(progress.assigned) + len(legs) < spec.parallelism and (leg := progress.tuner.ask()):
+                legs.append(leg)
+        promoted = {leg.index: leg for leg in legs}
+        for index in sorted(progress.awaiting):
+            self._settle_result(progress.trials[index], promoted.get(index))
+        progress.awaiting.clear()
+        for leg in legs:
+            self._assign(leg)
+        if active and outcome is None and not progress.assigned and spec.parallelism > 0:
+            outcome = exhausted(progress)
+        if outcome:
+            self._finish(outcome)
+        elif active:
+            self._start_waiting()
+
+    def _settle_result(self, trial: Trial, leg: Leg | None) -> None:
+        """Store a result together with what follows from it: going on in the same attempt, a pause, or the end."""
+        if leg is not None:
+            self._save(trial)
+            return
+        if trial.spec.budget >= self.progress.tuner.max_budget:
+            self._save(lifecycle.ended(trial, "Complete", f"finished the full budget of {trial.spec.budget}"))
+        else:
+            self._save(lifecycle.paused(trial, "paused: " + self.progress.tuner.explain(trial.index, trial.done)))
+        self._leave(trial)
+
+    def _assign(self, leg: Leg) -> None:
+        """Store a decision of the tuner: a new trial, or a higher budget for one that has a result."""
+        known = self.progress.trials.get(leg.index)
+        if known is None:
+            spec = TrialSpec(
+                index=leg.index,
+                bracket=leg.bracket,
+                budget=leg.budget,
+                parameters=leg.parameters,
+                decision=leg.decision,
+            )
+            trial = self._replace(lifecycle.new_trial(self.progress.study.name, spec))
+            self.actions.append(CreateTrial(trial))
+        else:
+            trial = self._replace(lifecycle.promoted(known, leg.budget, leg.decision))
+            self.actions.append(SaveSpec(trial, hot=leg.index in self.progress.live))
+        self.progress.assigned.add(leg.index)
+
+    def _start_waiting(self) -> None:
+        """Give attempts to assigned trials that have none, the highest budgets first, as far as parallelism goes."""
+        progress = self.progress
+        room = progress.study.spec.parallelism - len(progress.live)
+        waiting = [i for i in progress.assigned if i not in progress.live and progress.retry_at.get(i, 0.0) <= self.now]
+        if progress.block:
+            if self.now < progress.block.until and not progress.block.probing:
+                return
+            if not waiting:
+                progress.block = None
+            else:
+                progress.block.probing, room = True, min(room, 1)
+        waiting.sort(key=lambda i: (-progress.trials[i].spec.budget, i))
+        for index in waiting[: max(0, room)]:
+            trial = progress.trials[index]
+            progress.retry_at.pop(index, None)
+            progress.live[index] = Live()
+            self.actions.append(StartLeg(trial, trial.status.checkpoint if progress.resumable else None))
+
+    # --- the study as a whole -------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """What holds for the study as a whole, whether or not something happened."""
+        self._follow_suspension()
+        self.choose()
+        self._stop_surplus()
+        self._stop_lingering()
+        self._save_due()
+
+    def _follow_suspension(self) -> None:
+        suspend = self.progress.study.spec.suspend
+        if self.progress.outcome is None and suspend != self.progress.suspended:
+            self.progress.suspended = suspend
+            self._announce(
+                "Suspended" if suspend else "Resumed", "spec.suspend was " + ("set" if suspend else "cleared")
+            )
+
+    def _finish(self, outcome: Outcome) -> None:
+        """End the study: what still runs is stopped, what waits at a rung stays as it is."""
+        self.progress.outcome, self.progress.ended_at = outcome, self.now
+        for index in sorted(self.progress.assigned):
+            trial = self.progress.trials[index]
+            if live := self.progress.live.pop(index, None):
+                seconds = self._spend(live, self.now)
+                trial = lifecycle.lost(trial, seconds, seconds * live.gpus)
+                self._stop(trial, outcome.reason)
+            self._save(lifecycle.ended(trial, "Stopped", f"the study ended: {outcome.message}"))
+            self.progress.tuner.withdraw(index)
+        self.progress.assigned.clear()
+        self._announce(outcome.reason, outcome.message, warning=outcome.condition == "Failed")
+
+    def _stop_surplus(self) -> None:
+        """Stop attempts that may not run any more: when suspended all, else the lowest budgets beyond parallelism."""
+        progress, spec = self.progress, self.progress.study.spec
+        allowed = 0 if spec.suspend else spec.parallelism
+        if len(progress.live) > allowed:
+            reason = "the study is suspended" if spec.suspend else "parallelism was lowered"
+            by_rank = sorted(progress.live, key=lambda i: (-progress.trials[i].spec.budget, i))
+            for index in by_rank[allowed:]:
+                progress.live[index].stopping = progress.live[index].stopping or reason
+        for index, live in progress.live.items():
+            if live.stopping and (index, progress.trials[index].attempt) not in progress.leaving:
+                self._stop(progress.trials[index], live.stopping)
+
+    def _stop(self, trial: Trial, reason: str) -> None:
+        self.progress.leaving[trial.index, trial.attempt] = float("inf")
+        self.actions.append(StopLeg(trial, trial.attempt, reason))
+
+    def _leave(self, trial: Trial) -> None:
+        """Its attempt was told to stop and has its grace to do so."""
+        if self.progress.live.pop(trial.index, None) is not None:
+            self.progress.leaving[trial.index, trial.attempt] = self.now + self._grace()
+
+    def _stop_lingering(self) -> None:
+        """Stop what was told to leave and did not; what an earlier operator told gets its grace again."""
+        for (index, attempt), grace_end in self.progress.leaving.items():
+            if grace_end is None:
+                self.progress.leaving[index, attempt] = self.now + self._grace()
+            elif grace_end <= self.now:
+                self.progress.leaving[index, attempt] = float("inf")
+                if (trial := self.progress.trials.get(index)) is not None:
+                    self.actions.append(StopLeg(trial, attempt, "its attempt is over"))
+
+    def _save_due(self) -> None:
+        for index in [i for i, by in self.progress.unsaved.due.items() if by <= self.now]:
+            self._save(self.progress.trials[index])
+
+    # --- small things ---------------------------------------------------------------------------------------------
+
+    def wake_at(self) -> float | None:
+        """When to look again even if nothing happens."""
+        progress = self.progress
+        times = [*progress.unsaved.due.values(), *(t for t in progress.leaving.values() if t is not None)]
+        if progress.outcome is None and not progress.study.spec.suspend:
+            times += [t for i, t in progress.retry_at.items() if i in progress.assigned]
+            times += [t for t in (deadline(progress), gpu_deadline(progress, self.now)) if t is not None]
+            if progress.block:
+                times.append(self.now if progress.block.probing else progress.block.until)
+        return min((t for t in times if t != float("inf")), default=None)
+
+    def _grace(self) -> float:
+        grace = self.progress.study.spec.template.get("spec", {}).get("terminationGracePeriodSeconds")
+        return float(grace) if isinstance(grace, int) else DEFAULT_GRACE
+
+    def _spend(self, live: Live, at: float) -> float:
+        """Seconds since its time was last accounted for; from now on it counts anew."""
+        seconds = max(0.0, at - live.since) if live.since is not None else 0.0
+        live.since = at
+        self.progress.gpu_seconds_spent += seconds * live.gpus
+        return seconds
+
+    def _unblock(self) -> None:
+        """Something ended, so there may be room again: try at once."""
+        if self.progress.block:
+            self.progress.block.until = self.now
+
+    def _replace(self, trial: Trial) -> Trial:
+        self.progress.trials[trial.index] = trial
+        return trial
+
+    def _save(self, trial: Trial) -> None:
+        self._replace(trial)
+        self.progress.unsaved.due.pop(trial.index, None)
+        self.actions.append(SaveStatus(trial))
+
+    def _announce(self, reason: str, message: str, *, warning: bool = False) -> None:
+        self.actions.append(Announce("Warning" if warning else "Normal", reason, message))

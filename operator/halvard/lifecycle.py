@@ -1,0 +1,103 @@
+"""The life of one trial: each function is one transition, from a Trial to the Trial it becomes. Pure."""
+
+import math
+from datetime import UTC, datetime
+
+from halvard.events import Fault, Report
+from halvard.trial import CurvePoint, Lost, RungResult, SavedCheckpoint, Trial, TrialSpec, TrialState
+
+CURVE_POINTS = 20
+MESSAGE_LENGTH = 512
+
+
+def new_trial(study: str, spec: TrialSpec) -> Trial:
+    """A trial that was just decided on, with its name."""
+    return Trial(name=f"{study}-{spec.index:04d}", spec=spec)
+
+
+def started(trial: Trial) -> Trial:
+    """Its attempt runs."""
+    return _with_status(trial, state="Running", message="")
+
+
+def reported(trial: Trial, report: Report, objective: str) -> Trial:
+    """It made progress: the step, the curve, and the checkpoint to come back to."""
+    status = trial.status
+    curve = status.curve
+    if objective in report.metrics:
+        point = CurvePoint(step=report.step, value=finite(report.metrics[objective]))
+        curve = _thinned((*(p for p in curve if p.step < report.step), point))
+    checkpoint = status.checkpoint
+    if report.checkpoint:
+        checkpoint = SavedCheckpoint(name=report.checkpoint, step=report.step, attempt=status.attempt)
+    return _with_status(trial, state="Running", message="", step=report.step, curve=curve, checkpoint=checkpoint)
+
+
+def completed_rung(trial: Trial, value: float, seconds: float, gpu_seconds: float, at: float) -> Trial:
+    """It has a result at its budget: now it waits for the decision on it."""
+    result = RungResult(
+        budget=trial.spec.budget,
+        value=finite(value),
+        step=trial.status.step,
+        seconds=round(seconds, 3),
+        gpu_seconds=round(gpu_seconds, 3),
+        at=datetime.fromtimestamp(at, UTC),
+    )
+    return _with_status(trial, rungs=(*trial.status.rungs, result))
+
+
+def promoted(trial: Trial, budget: int, decision: str) -> Trial:
+    """It may train on, up to a higher budget."""
+    return trial.model_copy(update={"spec": trial.spec.model_copy(update={"budget": budget, "decision": decision})})
+
+
+def paused(trial: Trial, message: str) -> Trial:
+    """It waits at its rung, and its attempt is over: raising the number already fences the Pod that is to leave."""
+    return _with_status(trial, state="Paused", message=message, attempt=trial.attempt + 1)
+
+
+def requeued(trial: Trial, message: str, *, fault: bool) -> Trial:
+    """Its leg has to run again in a new attempt, and nothing is held against the trial."""
+    return _with_status(
+        trial,
+        state="Pending",
+        message=message,
+        attempt=trial.attempt + 1,
+        faults=trial.status.faults + fault,
+    )
+
+
+def ended(trial: Trial, state: TrialState, message: str) -> Trial:
+    """It is over: `state` is one of Complete, Stopped, Failed."""
+    return _with_status(trial, state=state, message=message)
+
+
+def lost(trial: Trial, seconds: float, gpu_seconds: float) -> Trial:
+    """Time went by without a result."""
+    before = trial.status.lost
+    total = Lost(seconds=round(before.seconds + seconds, 3), gpu_seconds=round(before.gpu_seconds + gpu_seconds, 3))
+    return _with_status(trial, lost=total)
+
+
+def describe(fault: Fault) -> str:
+    """A fault in one line."""
+    return f"{fault.reason}: {fault.message}"
+
+
+def finite(value: float) -> float | None:
+    """The value as it is stored: JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _thinned(curve: tuple[CurvePoint, ...]) -> tuple[CurvePoint, ...]:
+    """The curve with every second point left out once it is too long; the first and the last always stay."""
+    if len(curve) <= CURVE_POINTS:
+        return curve
+    return (*curve[:-1:2], curve[-1])
+
+
+def _with_status(trial: Trial, **changes: object) -> Trial:
+    message = changes.get("message")
+    if isinstance(message, str):
+        changes["message"] = message[:MESSAGE_LENGTH]
+    return trial.model_copy(update={"status": trial.status.model_copy(update=changes)})

@@ -1,0 +1,164 @@
+"""One study in memory: its trials as they are stored, the tuner folded from them, and which attempts exist.
+
+All of it can be thrown away at any moment and folded again from the Trials; `halvard.decide` is what advances it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from halvard.events import Fault
+from halvard.plan import Verdict
+from halvard.study import Study
+from halvard.trial import Trial
+from halvard.tuner import Tuner
+
+LONGEST_BLOCK = 60.0
+
+
+@dataclass(slots=True)
+class Live:
+    """An attempt that exists. `since`: from when its time is still to be accounted for; `step`: its last report."""
+
+    since: float | None = None
+    gpus: float = 0.0
+    step: int = 0
+    stuck: Fault | None = None
+    stopping: str = ""
+
+
+@dataclass(slots=True)
+class Block:
+    """The store takes no further legs for now; one is tried again at `until`, and `probing` says that it was."""
+
+    reason: str
+    message: str
+    until: float
+    delay: float = 1.0
+    probing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a study ended: the condition that becomes true, with its reason and message."""
+
+    condition: Literal["Complete", "Failed"]
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Unsaved:
+    """Trials whose progress is not stored yet, with the time by when it must be: what would be lost is only cosmetic."""
+
+    due: dict[int, float] = field(default_factory=dict)
+
+    def note(self, index: int, by: float) -> None:
+        """Store this trial by then, or earlier if that was said before."""
+        self.due[index] = min(by, self.due.get(index, by))
+
+
+class Progress:
+    """The state of one study."""
+
+    def __init__(
+        self,
+        study: Study,
+        trials: Iterable[Trial] = (),
+        running: Iterable[tuple[int, int]] = (),
+        *,
+        resumable: bool | None = None,
+    ) -> None:
+        """Fold the stored trials.
+
+        `running` names the (trial index, attempt) pairs that exist in the world now; `resumable` says whether checkpoints
+        outlive attempts (by default where the study has a claim for them).
+        """
+        self.study = study
+        self.trials = {trial.index: trial for trial in trials}
+        self.tuner = Tuner(study.spec, self.trials.values())
+        self.resumable = study.spec.checkpoint is not None if resumable is None else resumable
+        self.assigned = {index for index, trial in self.trials.items() if trial.assigned}
+        self.awaiting = {index for index, trial in self.trials.items() if _awaits_decision(trial)}
+        self.live: dict[int, Live] = {}
+        self.leaving: dict[tuple[int, int], float | None] = {}
+        for index, attempt in running:
+            trial = self.trials.get(index)
+            if trial and trial.attempt == attempt and not trial.finished:
+                self.live[index] = Live()
+            else:
+                self.leaving[index, attempt] = None
+        self.retry_at: dict[int, float] = {}
+        self.unsaved = Unsaved()
+        self.failed = sum(trial.status.state == "Failed" for trial in self.trials.values())
+        self.gpu_seconds_spent = sum(_gpu_seconds(trial) for trial in self.trials.values())
+        self.target_reached = next(
+            (t.name for t in self.trials.values() for r in t.status.rungs if self.hits_target(r.value)), ""
+        )
+        self.block: Block | None = None
+        self.started_at = study.status.start_time.timestamp() if study.status.start_time else None
+        self.suspended = any(c.type == "Suspended" and c.status == "True" for c in study.status.conditions)
+        self.outcome = _stored_outcome(study)
+        self.ended_at = study.status.completion_time.timestamp() if study.status.completion_time else None
+
+    def update_study(self, study: Study) -> None:
+        """Take over a study that its user changed: parallelism, limits, suspension, template."""
+        if study.spec.template != self.study.spec.template:
+            self.block = None
+            for live in self.live.values():
+                live.stopping = live.stopping or ("the template was changed" if live.stuck else "")
+        self.study = study
+        self.tuner.spec = study.spec
+
+    def stored(self, trial: Trial) -> None:
+        """Take over the identity and version that the store gave to a trial just written."""
+        known = self.trials[trial.index]
+        self.trials[trial.index] = known.model_copy(update={"uid": trial.uid, "version": trial.version})
+
+    def refused(self, index: int, reason: str, message: str, now: float) -> None:
+        """The store would not take a leg just decided on: it waits, and so do all others, until one is tried again."""
+        self.live.pop(index, None)
+        delay = min(LONGEST_BLOCK, self.block.delay * 2) if self.block and self.block.probing else 1.0
+        if self.block and not self.block.probing:
+            delay = self.block.delay
+        self.block = Block(reason, message, until=now + delay, delay=delay)
+
+    def verdict(self, index: int, attempt: int, step: int) -> Verdict | None:
+        """What this attempt is to do after its report at `step`; None while that is not decided."""
+        trial = self.trials.get(index)
+        if trial is None:
+            return Verdict(step, stop="its trial does not exist any more")
+        if trial.finished or attempt != trial.attempt:
+            return Verdict(step, stop=trial.status.message or "another attempt took over")
+        live = self.live.get(index)
+        if live is None or step > live.step or index in self.awaiting:
+            return None
+        return Verdict(step, budget=trial.spec.budget)
+
+    def gpu_seconds(self, now: float) -> float:
+        """GPU-seconds used so far, those of running attempts included."""
+        running = sum(live.gpus * (now - live.since) for live in self.live.values() if live.since is not None)
+        return self.gpu_seconds_spent + running
+
+    def hits_target(self, value: float | None) -> bool:
+        """Whether a result is as good as the objective's target; never without a target."""
+        objective = self.study.spec.objective
+        if objective.target is None or value is None:
+            return False
+        return value <= objective.target if objective.goal == "minimize" else value >= objective.target
+
+
+def _awaits_decision(trial: Trial) -> bool:
+    """Whether its result was stored, but the decision on it was not: a crash came between the two."""
+    return trial.status.state in ("Pending", "Running") and not trial.assigned
+
+
+def _gpu_seconds(trial: Trial) -> float:
+    return sum(result.gpu_seconds for result in trial.status.rungs) + trial.status.lost.gpu_seconds
+
+
+def _stored_outcome(study: Study) -> Outcome | None:
+    for condition in study.status.conditions:
+        if condition.type in ("Complete", "Failed") and condition.status == "True":
+            return Outcome(condition.type, condition.reason, condition.message)
+    return None

@@ -1,0 +1,176 @@
+"""Where a study stands: a pure function of its trials, whose size does not grow with them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+from halvard.ending import deadline
+from halvard.progress import Progress
+from halvard.study import BestTrial, Condition, Hours, RungStatus, StudyState, StudyStatus, TrialCounts
+from halvard.trial import RungResult, Trial
+
+MESSAGE_LENGTH = 1024
+
+
+def study_status(progress: Progress, now: float) -> StudyStatus:
+    """The whole status, computed anew; conditions keep their transition times. `now`: seconds since the epoch."""
+    trials = list(progress.trials.values())
+    best = best_trial(progress)
+    training, gpu = _hours(trials)
+    return StudyStatus(
+        state=_state(progress),
+        observed_generation=progress.study.generation,
+        start_time=_time(progress.started_at),
+        completion_time=_time(progress.ended_at),
+        conditions=tuple(_conditions(progress, now)),
+        trials=_counts(progress, trials),
+        best=best,
+        highest_rung=max((trial.done for trial in trials), default=0),
+        rungs=_rungs(progress, trials),
+        training_hours=training,
+        gpu_hours=gpu,
+        used=_used(progress, now),
+    )
+
+
+def best_trial(progress: Progress) -> BestTrial | None:
+    """The best finite result of the highest rung that has one: values of different budgets do not compare."""
+    sign = 1 if progress.study.spec.objective.goal == "minimize" else -1
+    candidates = (
+        (-result.budget, sign * result.value, trial.index)
+        for trial in progress.trials.values()
+        for result in trial.status.rungs
+        if result.value is not None
+    )
+    first = min(candidates, default=None)
+    if first is None:
+        return None
+    trial = progress.trials[first[2]]
+    return BestTrial(trial=trial.name, value=sign * first[1], budget=-first[0], parameters=trial.spec.parameters)
+
+
+def _state(progress: Progress) -> StudyState:
+    if progress.outcome:
+        return "Complete" if progress.outcome.condition == "Complete" else "Failed"
+    if progress.suspended:
+        return "Suspended"
+    return "Running" if progress.trials else "Pending"
+
+
+def _counts(progress: Progress, trials: list[Trial]) -> TrialCounts:
+    counts = dict.fromkeys(("pending", "running", "paused", "complete", "stopped", "failed"), 0)
+    for trial in trials:
+        waiting = trial.status.state == "Paused" and trial.index in progress.assigned  # its promotion has no Pod yet
+        counts["pending" if waiting else trial.status.state.lower()] += 1
+    return TrialCounts(total=len(trials), **counts)
+
+
+def _rungs(progress: Progress, trials: list[Trial]) -> tuple[RungStatus, ...]:
+    tally = {budget: [0, 0, 0] for budget in progress.tuner.budgets}
+    for trial in trials:
+        for result in trial.status.rungs:
+            tally[result.budget][0] += 1
+            tally[result.budget][1] += trial.spec.budget > result.budget
+        if trial.assigned:
+            tally[trial.spec.budget][2] += 1
+    return tuple(
+        RungStatus(budget=budget, completed=completed, promoted=promoted, running=running)
+        for budget, (completed, promoted, running) in tally.items()
+    )
+
+
+Outcome = Literal["promoted", "complete", "paused", "failed"]
+
+
+def leg_outcomes(trial: Trial) -> Iterator[tuple[RungResult, Outcome]]:
+    """Each result of a trial with what became of it: the trial went on, finished, was not taken further, or failed."""
+    for result in trial.status.rungs:
+        if trial.spec.budget > result.budget:
+            yield result, "promoted"
+        elif trial.status.state == "Complete":
+            yield result, "complete"
+        else:
+            yield result, "failed" if trial.status.state == "Failed" else "paused"
+
+
+def _hours(trials: list[Trial]) -> tuple[Hours, Hours]:
+    """Training hours and GPU-hours by outcome; a failed trial's last attempt counts as failed, other faults as lost."""
+    seconds = dict.fromkeys(("promoted", "complete", "paused", "failed", "lost"), 0.0)
+    gpu_seconds = dict(seconds)
+    for trial in trials:
+        for result, outcome in leg_outcomes(trial):
+            seconds[outcome] += result.seconds
+            gpu_seconds[outcome] += result.gpu_seconds
+        unfinished = "failed" if trial.status.state == "Failed" else "lost"
+        seconds[unfinished] += trial.status.lost.seconds
+        gpu_seconds[unfinished] += trial.status.lost.gpu_seconds
+    return _as_hours(seconds), _as_hours(gpu_seconds)
+
+
+def _as_hours(seconds: dict[str, float]) -> Hours:
+    hours = {outcome: round(value / 3600, 4) for outcome, value in seconds.items()}
+    return Hours(total=round(sum(seconds.values()) / 3600, 4), **hours)
+
+
+def _used(progress: Progress, now: float) -> dict[str, str]:
+    """Progress against each limit that is set, as text."""
+    limits = progress.study.spec.limits
+    used = {"failedTrials": f"{progress.failed}/{limits.failed_trials}"}
+    if limits.trials is not None:
+        used["trials"] = f"{len(progress.trials)}/{limits.trials}"
+    if limits.gpu_hours is not None:
+        used["gpuHours"] = f"{progress.gpu_seconds(now) / 3600:.2f}/{limits.gpu_hours:g}"
+    if (end := deadline(progress)) is not None and progress.started_at is not None:
+        minutes = (min(progress.ended_at or now, end) - progress.started_at) / 60
+        used["duration"] = f"{minutes:.0f}m/{limits.duration}"
+    return used
+
+
+def _conditions(progress: Progress, now: float) -> Iterator[Condition]:
+    outcome = progress.outcome
+    if outcome:
+        yield _condition(progress, outcome.condition, outcome.reason, outcome.message, now, true=True)
+    trouble = _trouble(progress)
+    facts: list[tuple[Literal["Suspended", "Degraded"], bool, str, str]] = [
+        ("Suspended", progress.suspended, "SuspendSet" if progress.suspended else "SuspendCleared", "spec.suspend"),
+        ("Degraded", trouble is not None, *(trouble or ("Recovered", "Pods are created and start"))),
+    ]
+    for kind, true, reason, message in facts:
+        if true or any(c.type == kind for c in progress.study.status.conditions):
+            yield _condition(progress, kind, reason, message, now, true=true)
+
+
+def _trouble(progress: Progress) -> tuple[str, str] | None:
+    """Why Pods cannot be created or cannot start, in the words of whoever refuses them."""
+    if progress.outcome:
+        return None
+    if progress.block:
+        return progress.block.reason, progress.block.message
+    stuck = next((live.stuck for live in progress.live.values() if live.stuck), None)
+    return (stuck.reason, stuck.message) if stuck else None
+
+
+def _condition(
+    progress: Progress,
+    kind: Literal["Complete", "Failed", "Suspended", "Degraded"],
+    reason: str,
+    message: str,
+    now: float,
+    *,
+    true: bool,
+) -> Condition:
+    status: Literal["True", "False"] = "True" if true else "False"
+    before = next((c for c in progress.study.status.conditions if c.type == kind), None)
+    unchanged = before is not None and before.status == status
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message[:MESSAGE_LENGTH],
+        last_transition_time=before.last_transition_time if before and unchanged else datetime.fromtimestamp(now, UTC),
+        observed_generation=progress.study.generation,
+    )
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=0) if seconds is not None else None

@@ -1,0 +1,245 @@
+"""A world in virtual time: it stores, runs and breaks attempts, and can lose the operator at any action."""
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from halvard.decide import decide
+from halvard.events import Ended, Event, Fault, Report, Reported, Started
+from halvard.plan import Action, Announce, CreateTrial, SaveSpec, SaveStatus, StartLeg, StopLeg
+from halvard.progress import Progress
+from halvard.status import study_status
+from halvard.study import Study
+from halvard.trial import Trial
+
+LEFT = Fault("MetricsUnavailable", "exit code 0 without a report at the budget", counted=True)
+CRASHED = Fault("NonZeroExit", "exit code 1", counted=True)
+DELETED = Fault("PodDeleted", "the Pod was deleted", counted=False)
+EVICTED = Fault("Evicted", "the node was low on memory", counted=False)
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+class OperatorLostError(Exception):
+    """The operator died between two actions."""
+
+
+def study(**spec: Any) -> Study:
+    """A small study over one parameter; `spec` overrides fields (camelCase)."""
+    base: dict[str, Any] = {
+        "objective": {"metric": "loss", "goal": "minimize"},
+        "parameters": [{"name": "x", "float": {"min": 0.0, "max": 1.0}}],
+        "scheduler": {"asha": {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3}},
+        "parallelism": 3,
+        "limits": {"trials": 12},
+        "template": {"spec": {"containers": [{"name": "trainer", "image": "trainer"}]}},
+    }
+    return Study.model_validate({"name": "s", "uid": "u", "spec": base | spec})
+
+
+def loss(trial: Trial, step: int) -> float:
+    """The scripted learning curve: better with x near 0.3 and with every step."""
+    x = trial.spec.parameters["x"]
+    assert isinstance(x, float)
+    return (x - 0.3) ** 2 + 1.0 / step
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A running attempt: `waiting` is the step whose verdict it awaits."""
+
+    trial: Trial
+    number: int
+    budget: int
+    step: int
+    waiting: int | None = None
+
+
+@dataclass
+class World:
+    """Runs one study to its end.
+
+    `fault(trial, attempt, step)` may break an attempt; the operator dies at the actions counted in `lose_at`.
+    """
+
+    study: Study
+    curve: Callable[[Trial, int], float] = loss
+    fault: Callable[[int, int, int], Fault | None] = lambda _trial, _attempt, _step: None
+    pace: Callable[[Trial], float] = lambda _trial: 1.0
+    lose_at: frozenset[int] = frozenset()
+    resumable: bool = True
+    now: float = EPOCH
+    stored: dict[int, Trial] = field(default_factory=dict)
+    attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
+    over: dict[tuple[int, int], Fault] = field(default_factory=dict)  # ended, but still there to be looked at
+    actions: list[Action] = field(default_factory=list)
+    started: list[tuple[int, int]] = field(default_factory=list)
+    restarts: int = 0
+    applied: int = 0
+
+    def __post_init__(self) -> None:
+        self.timeline: list[tuple[float, int, Callable[[], list[Event]]]] = []
+        self.order = itertools.count()
+        self.progress = self.fold()
+
+    def fold(self) -> Progress:
+        running = [*self.attempts, *self.over]
+        return Progress(self.study, self.stored.values(), running, resumable=self.resumable)
+
+    def run(self, turns: int = 20_000) -> "World":
+        """Turns the crank until the study has ended and nothing runs any more."""
+        self.turn([])
+        for _ in range(turns):
+            if self.progress.outcome and not self.attempts:
+                return self
+            wake = self.progress and self.wake
+            if self.timeline and (wake is None or self.timeline[0][0] <= wake):
+                self.now, _, happen = heapq.heappop(self.timeline)
+                self.turn(happen())
+            elif wake is not None:
+                self.now = max(self.now, wake)
+                self.turn([])
+            else:
+                raise AssertionError("the study stalled: nothing runs, nothing is to come")
+        raise AssertionError(f"no end after {turns} turns")
+
+    def turn(self, events: list[Event]) -> None:
+        """One turn; where the operator dies in it, the next one folds the store and is told again what stands."""
+        plan = decide(self.progress, events, self.now)
+        self.wake = plan.wake_at
+        try:
+            for action in plan.actions:
+                self.applied += 1
+                if self.applied in self.lose_at:
+                    raise OperatorLostError
+                self.apply(action)
+        except OperatorLostError:
+            self.recover()
+            return
+        self.study = self.study.model_copy(update={"status": study_status(self.progress, self.now)})
+        self.answer()
+
+    def recover(self) -> None:
+        self.restarts += 1
+        self.progress = self.fold()
+        again: list[Event] = [Started(i, n, self.now) for i, n in self.attempts]
+        pushed_again: list[Event] = [
+            Reported(i, n, self.now, Report(a.waiting, {"loss": self.curve(a.trial, a.waiting)}, f"step-{a.waiting}"))
+            for (i, n), a in self.attempts.items()
+            if a.waiting is not None
+        ]
+        ends: list[Event] = [Ended(i, n, self.now, fault) for (i, n), fault in self.over.items()]
+        self.turn(again + pushed_again + ends)
+
+    def apply(self, action: Action) -> None:
+        self.actions.append(action)
+        match action:
+            case CreateTrial(trial):
+                assert trial.index not in self.stored
+                self.stored[trial.index] = trial
+            case SaveSpec(trial):
+                known = self.stored[trial.index]
+                assert trial.spec.budget > known.spec.budget
+                self.stored[trial.index] = known.model_copy(update={"spec": trial.spec})
+            case SaveStatus(trial):
+                self.stored[trial.index] = self.stored[trial.index].model_copy(update={"status": trial.status})
+            case StartLeg(trial):
+                self.start(action, trial)
+            case StopLeg(trial, number):
+                if (trial.index, number) in self.attempts:
+                    self.later(0.5, lambda: self.end(trial.index, number, DELETED))
+            case Announce():
+                pass
+
+    def start(self, leg: StartLeg, trial: Trial) -> None:
+        key = (trial.index, trial.attempt)
+        assert self.stored[trial.index].attempt == trial.attempt, "only a stored attempt may run"
+        if key in self.attempts:
+            return  # already exists: success
+        self.started.append(key)
+        self.attempts[key] = Attempt(trial, trial.attempt, trial.spec.budget, leg.start)
+        self.later(0.2, lambda: [Started(*key, self.now, gpus=1.0)] if key in self.attempts else [])
+        self.later(0.2 + self.pace(trial), lambda: self.step(key))
+
+    def step(self, key: tuple[int, int]) -> list[Event]:
+        attempt = self.attempts.get(key)
+        if attempt is None:
+            return []
+        attempt.step += 1
+        if broken := self.fault(*key, attempt.step):
+            return self.end(*key, broken)
+        if attempt.step >= attempt.budget:
+            attempt.waiting = attempt.step
+        else:
+            self.later(self.pace(attempt.trial), lambda: self.step(key))
+        report = Report(attempt.step, {"loss": self.curve(attempt.trial, attempt.step)}, f"step-{attempt.step}")
+        return [Reported(*key, self.now, report)]
+
+    def answer(self) -> None:
+        for key, attempt in self.attempts.items():
+            if attempt.waiting is None or not (verdict := self.progress.verdict(*key, attempt.waiting)):
+                continue
+            if verdict.stop is not None:
+                self.later(0.1, lambda key=key: self.end(*key, LEFT))
+            elif verdict.budget is not None and verdict.budget > attempt.waiting:
+                attempt.budget = verdict.budget
+                self.later(self.pace(attempt.trial), lambda key=key: self.step(key))
+            else:
+                continue
+            attempt.waiting = None
+
+    def end(self, index: int, number: int, fault: Fault) -> list[Event]:
+        if self.attempts.pop((index, number), None) is None:
+            return []
+        if fault is not DELETED:
+            self.over[index, number] = fault
+        return [Ended(index, number, self.now, fault)]
+
+    def later(self, seconds: float, happen: Callable[[], list[Event]]) -> None:
+        heapq.heappush(self.timeline, (self.now + seconds, next(self.order), happen))
+
+    # --- what tests ask ---
+
+    def decisions(self) -> list[tuple[int, int]]:
+        """(trial, budget) in the order decided."""
+        return [(a.trial.index, a.trial.spec.budget) for a in self.actions if isinstance(a, CreateTrial | SaveSpec)]
+
+    def values(self) -> dict[tuple[int, int], float | None]:
+        """(trial, budget) to value."""
+        return {(t.index, r.budget): r.value for t in self.stored.values() for r in t.status.rungs}
+
+
+def check_invariants(world: World) -> None:
+    """What must hold at the end of every history, whatever happened in it."""
+    trials = world.stored.values()
+    for trial in trials:
+        budgets = [result.budget for result in trial.status.rungs]
+        assert budgets == sorted(set(budgets)), "each rung at most once"
+        assert trial.status.state != "Running", "nothing runs after the end"
+    check_promotions(world.actions)
+    assert len(set(world.started)) == len(world.started), "no attempt is run twice"
+    counts = world.study.status.trials
+    assert counts.total == len(world.stored)
+    assert counts.running == 0
+
+
+def check_promotions(actions: list[Action], eta: int = 3) -> None:
+    """Each promotion was, when decided, among the best floor(n / eta) of the results stored by then, and finite."""
+    rungs: dict[int, dict[int, float | None]] = {}
+    for action in actions:
+        if isinstance(action, SaveStatus):
+            for result in action.trial.status.rungs:
+                rungs.setdefault(result.budget, {})[action.trial.index] = result.value
+        if isinstance(action, SaveSpec):
+            results = rungs[action.trial.done]
+            ranked = sorted((value, index) for index, value in results.items() if value is not None)
+            place = [index for _, index in ranked].index(action.trial.index)
+            assert place < len(results) // eta
+
+
+def chance(seed: int, *key: object) -> random.Random:
+    """A generator for one decision of the world, independent of the order in which it is asked."""
+    return random.Random(f"{seed}/{key}")
