@@ -104,7 +104,7 @@ class _Rung:
 
 
 class Asha:
-    """One bracket of ASHA. Every decision costs O(log n) in the number of results.
+    """One bracket of ASHA. Every decision costs O(log n) comparisons and a shift inside a list (microseconds at 1e5).
 
     Where the paper says nothing: the lower trial index wins a tie; a value that is not finite counts as a result, is
     the worst and never goes on; a trial that was withdrawn keeps its places and never goes on either.

@@ -1,0 +1,283 @@
+"""The tuner: ask, tell, and a rebuild from the stored trials at any moment that goes on as if nothing had happened."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halvard.study import StudySpec, Value
+from halvard.trial import RungResult, Trial, TrialSpec, TrialState, TrialStatus
+from halvard.tuner import Leg, Tuner
+
+AXES = [
+    {"name": "lr", "float": {"min": 1e-5, "max": 0.1, "scale": "log"}},
+    {"name": "optimizer", "choice": ["sgd", "adamw"]},
+    {"name": "momentum", "float": {"min": 0.0, "max": 0.9, "step": 0.3}, "when": {"optimizer": ["sgd"]}},
+]
+
+
+def study_spec(trials: int | None = 40, **changes: Any) -> StudySpec:
+    spec = {
+        "objective": {"metric": "loss", "goal": "minimize"},
+        "parameters": AXES,
+        "scheduler": {"asha": {"maxBudget": 9}},
+        "limits": {"trials": trials},
+        "template": {},
+    }
+    return StudySpec.model_validate(spec | changes)
+
+
+GRID = study_spec(None, parameters=[{"name": "n", "int": {"min": 1, "max": 7}}], sampler={"grid": {}})
+
+
+def trial(
+    index: int,
+    budget: int,
+    results: Mapping[int, float | None],
+    state: TrialState = "Paused",
+    parameters: Mapping[str, Value] = MappingProxyType({}),
+) -> Trial:
+    """A trial as it is stored."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    rungs = tuple(RungResult(budget=rung, value=v, step=rung, seconds=1, at=at) for rung, v in results.items())
+    spec = TrialSpec(index=index, budget=budget, parameters=dict(parameters))
+    return Trial(name=f"study-{index:04}", spec=spec, status=TrialStatus(state=state, rungs=rungs))
+
+
+def ask(tuner: Tuner) -> Leg:
+    leg = tuner.ask()
+    assert leg is not None
+    return leg
+
+
+# --- asking and telling
+
+
+def test_the_first_leg_is_a_new_trial_at_the_lowest_rung() -> None:
+    leg = ask(Tuner(study_spec()))
+    assert (leg.index, leg.budget, leg.bracket, leg.decision, leg.new) == (0, 1, 0, "new trial", True)
+    assert set(leg.parameters) >= {"lr", "optimizer"}
+
+
+def test_a_promotion_keeps_the_parameters_and_says_why() -> None:
+    tuner = Tuner(study_spec())
+    legs = [ask(tuner) for _ in range(3)]
+    for leg, value in zip(legs, [0.6, 0.44, 0.5], strict=True):
+        tuner.tell(leg.index, 1, value)
+    why = "promoted: value 0.44 is place 1 of 3 at rung 1; the best goes on (cut-off 0.44)"
+    assert ask(tuner) == Leg(1, legs[1].parameters, budget=3, bracket=0, decision=why, new=False)
+    assert (ask(tuner).index, ask(tuner).index) == (3, 4)
+
+
+def test_telling_answers_where_the_result_stands() -> None:
+    tuner = Tuner(study_spec())
+    assert tuner.tell(ask(tuner).index, 1, 0.5) == "value 0.5 is place 1 of 1 at rung 1; none goes on yet"
+    assert tuner.tell(ask(tuner).index, 1, None) == "value not finite, the last of 2 at rung 1; it never goes on"
+    tuner.tell(ask(tuner).index, 1, 0.4)
+    assert tuner.explain(0, 1) == "value 0.5 is place 2 of 3 at rung 1; the best goes on (cut-off 0.4)"
+
+
+def test_a_result_for_another_budget_than_the_one_given_is_refused() -> None:
+    tuner = Tuner(study_spec())
+    ask(tuner)
+    with pytest.raises(ValueError, match="no result at budget 3 can come from trial 0: it trains until 1"):
+        tuner.tell(0, 3, 0.5)
+    with pytest.raises(ValueError, match="no result at budget 1 can come from trial 5: it does not exist"):
+        tuner.tell(5, 1, 0.5)
+
+
+def test_a_result_told_twice_is_refused() -> None:
+    tuner = Tuner(study_spec())
+    ask(tuner)
+    tuner.tell(0, 1, 0.5)
+    with pytest.raises(ValueError, match="trial 0 already has a result at rung 1"):
+        tuner.tell(0, 1, 0.5)
+
+
+def test_there_are_no_more_trials_than_the_limit() -> None:
+    tuner = Tuner(study_spec(2))
+    assert [ask(tuner).index, ask(tuner).index, tuner.ask(), tuner.ask()] == [0, 1, None, None]
+
+
+def test_a_raised_limit_takes_effect_at_once() -> None:
+    tuner = Tuner(study_spec(1))
+    assert (ask(tuner).index, tuner.ask()) == (0, None)
+    tuner.spec = study_spec(2)
+    assert (ask(tuner).index, tuner.ask()) == (1, None)
+
+
+def test_promotions_go_on_when_the_limit_is_reached() -> None:
+    tuner = Tuner(study_spec(3))
+    for value in (0.3, 0.2, 0.1):
+        tuner.tell(ask(tuner).index, 1, value) if value > 0.1 else ask(tuner)
+    assert tuner.ask() is None
+    tuner.tell(2, 1, 0.1)
+    assert (ask(tuner).index, tuner.ask()) == (2, None)
+
+
+def test_an_exhausted_search_space_ends_new_trials() -> None:
+    tuner = Tuner(GRID)
+    assert [ask(tuner).parameters for _ in range(7)] == [{"n": n} for n in range(1, 8)]
+    assert (tuner.ask(), tuner.ask()) == (None, None)
+
+
+def test_results_that_are_not_finite_stall_nothing() -> None:
+    tuner = Tuner(study_spec(40))
+    for index in range(40):
+        assert ask(tuner).index == index
+        tuner.tell(index, 1, math.nan)
+    assert tuner.ask() is None
+
+
+def test_a_withdrawn_trial_is_not_promoted() -> None:
+    tuner = Tuner(study_spec(3))
+    for value in (0.1, 0.2):
+        tuner.tell(ask(tuner).index, 1, value)
+    tuner.withdraw(0)
+    ask(tuner)
+    tuner.tell(2, 1, 0.3)
+    assert tuner.ask() is None
+
+
+def test_the_highest_budget_is_known() -> None:
+    assert Tuner(study_spec()).max_budget == 9
+
+
+# --- folding
+
+
+def test_indices_go_on_after_the_highest_one_seen() -> None:
+    assert ask(Tuner(study_spec(), [trial(7, 1, {}), trial(2, 1, {})])).index == 8
+
+
+def test_a_stored_promotion_is_not_made_again() -> None:
+    stored = [trial(0, 3, {1: 0.1}), trial(1, 1, {1: 0.2}), trial(2, 1, {1: 0.3})]
+    assert ask(Tuner(study_spec(), stored)).new
+
+
+def test_a_promotion_that_was_not_stored_is_made() -> None:
+    stored = [trial(0, 1, {1: 0.1}, parameters={"lr": 0.5}), trial(1, 1, {1: 0.2}), trial(2, 1, {1: 0.3})]
+    leg = ask(Tuner(study_spec(), stored))
+    assert (leg.index, leg.budget, leg.parameters, leg.new) == (0, 3, {"lr": 0.5}, False)
+
+
+@pytest.mark.parametrize("state", ["Failed", "Stopped"])
+def test_a_failed_or_stopped_trial_counts_and_is_not_promoted(state: Literal["Failed", "Stopped"]) -> None:
+    stored = [trial(0, 1, {1: 0.1}, state), trial(1, 1, {1: 0.2}), trial(2, 1, {1: 0.3})]
+    assert ask(Tuner(study_spec(), stored)).new
+
+
+def test_a_stored_result_at_no_rung_is_refused() -> None:
+    with pytest.raises(ValueError, match="trial 0 has a result at budget 2, which is no rung"):
+        Tuner(study_spec(), [trial(0, 3, {2: 0.1})])
+
+
+# --- rebuilt at every step, it decides the same
+
+
+@dataclass
+class Store:
+    """What is stored of a study's trials, and nothing else."""
+
+    trials: dict[int, Trial] = field(default_factory=dict)
+
+    def decide(self, leg: Leg) -> None:
+        known = self.trials.get(leg.index)
+        results = {r.budget: r.value for r in known.status.rungs} if known else {}
+        self.trials[leg.index] = trial(leg.index, leg.budget, results, "Running", leg.parameters)
+
+    def result(self, index: int, value: float) -> None:
+        known = self.trials[index]
+        results = {r.budget: r.value for r in known.status.rungs}
+        results[known.spec.budget] = value if math.isfinite(value) else None
+        self.trials[index] = trial(index, known.spec.budget, results, parameters=known.spec.parameters)
+
+    def fail(self, index: int) -> None:
+        known = self.trials[index]
+        status = known.status.model_copy(update={"state": "Failed"})
+        self.trials[index] = known.model_copy(update={"status": status})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens: a free slot, a result of one that runs, or a failure of one that exists."""
+
+    kind: Literal["ask", "tell", "fail"]
+    which: int
+    value: float
+
+
+values = st.sampled_from([0.0, 0.1, 0.2, 0.5, math.nan, math.inf, -math.inf]) | st.floats(-1, 1)
+kinds = st.sampled_from(["ask", "ask", "ask", "tell", "tell", "tell", "tell", "fail"])
+histories = st.lists(st.builds(Step, kinds, st.integers(0, 1000), values), max_size=60)
+specs = st.sampled_from(
+    [
+        study_spec(),
+        study_spec(5, objective={"metric": "accuracy", "goal": "maximize"}),
+        study_spec(None, scheduler={"asha": {"minBudget": 2, "maxBudget": 11, "reductionFactor": 2}}, seed=-3),
+        GRID,
+    ]
+)
+
+
+def take(step: Step, tuner: Tuner, store: Store) -> Leg | str | None:
+    """Lets one thing happen to the tuner and the store alike; returns what the tuner said."""
+    unfinished = [t.index for t in store.trials.values() if not t.finished]
+    running = [t.index for t in store.trials.values() if t.assigned]
+    if step.kind == "ask":
+        leg = tuner.ask()
+        if leg is not None:
+            store.decide(leg)
+        return leg
+    if step.kind == "tell" and running:
+        index = running[step.which % len(running)]
+        answer = tuner.tell(index, store.trials[index].spec.budget, step.value)
+        store.result(index, step.value)
+        return answer
+    if step.kind == "fail" and unfinished:
+        index = unfinished[step.which % len(unfinished)]
+        tuner.withdraw(index)
+        store.fail(index)
+    return None
+
+
+def run(history: Iterable[Step], tuner: Tuner, store: Store) -> list[Leg | str | None]:
+    return [take(step, tuner, store) for step in history]
+
+
+@settings(max_examples=60, deadline=None)
+@given(specs, histories, st.randoms(use_true_random=False))
+def test_a_tuner_rebuilt_at_any_moment_goes_on_as_if_nothing_had_happened(
+    spec: StudySpec, history: list[Step], shuffle: Any
+) -> None:
+    tuner, store, snapshots = Tuner(spec), Store(), []
+    answers = []
+    for step in history:
+        snapshots.append(dict(store.trials))
+        answers.append(take(step, tuner, store))
+    for done, snapshot in enumerate(snapshots):
+        stored = list(snapshot.values())
+        shuffle.shuffle(stored)
+        again = Store(dict(snapshot))
+        assert answers[done:] == run(history[done:], Tuner(spec, stored), again)
+        assert store.trials == again.trials
+
+
+@settings(max_examples=100, deadline=None)
+@given(specs, histories)
+def test_every_trial_ever_promoted_had_a_finite_value_and_had_not_failed(spec: StudySpec, history: list[Step]) -> None:
+    tuner, store = Tuner(spec), Store()
+    for step in history:
+        before = dict(store.trials)
+        answer = take(step, tuner, store)
+        if isinstance(answer, Leg) and not answer.new:
+            promoted = before[answer.index]
+            assert promoted.status.rungs[-1].value is not None
+            assert not promoted.finished
+            assert not promoted.assigned
