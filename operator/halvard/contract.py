@@ -5,7 +5,8 @@ import json
 import re
 from collections.abc import Mapping
 
-from halvard.study import Study, Value
+from halvard.model import Value
+from halvard.study import Study
 from halvard.trial import Trial
 
 VERDICT_TIMEOUT = 60
@@ -15,7 +16,7 @@ VERDICT_TIMEOUT = 60
 def environment(
     study: Study, trial: Trial, start: int, *, reports: str, verdict: str, checkpoint_dir: str, resume_from: str
 ) -> dict[str, str]:
-    """Returns every `HALVARD_` variable of one leg; `start` is what is already done, the rest are paths as the trainer sees them."""
+    """Returns every `HALVARD_` variable of one leg; `start` is what is already done, the rest are paths in its view."""
     return {
         "HALVARD_STUDY": study.name,
         "HALVARD_TRIAL": trial.name,
@@ -43,7 +44,7 @@ def parameter_variable(name: str) -> str:
 
 
 def text(value: Value) -> str:
-    """Returns one value as a trainer's command line expects it: text as it is, `true`/`false`, numbers as JSON writes them."""
+    """Returns one value as a command line expects it: text as it is, `true`/`false`, numbers as JSON writes them."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -38,10 +38,13 @@ class _Turn:
     actions: list[Action] = field(default_factory=list)
 
     def begin(self) -> None:
-        """The first turn of a study starts its clock."""
+        """The first turn of a study starts its clock; the first after a fold takes note of what is missing."""
         if self.progress.started_at is None:
             self.progress.started_at = self.now
             self._announce("Started", "the study has started")
+        for index in sorted(self.progress.vanished):
+            self._save(lifecycle.requeued(self.progress.trials[index], "its attempt vanished", fault=True))
+        self.progress.vanished.clear()
 
     # --- events ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halvard.events import Fault
+from halvard.events import Fault, Started
 from halvard.plan import Announce, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.trial import Trial
 from simulation.world import CRASHED, EVICTED, World, chance, check_invariants, loss, study
@@ -229,6 +229,22 @@ def test_an_operator_lost_at_any_action_decides_as_if_nothing_had_happened(lose_
     assert disturbed.values() == undisturbed.values()
     assert disturbed.started == undisturbed.started
     assert disturbed.study.status.best == undisturbed.study.status.best
+
+
+def test_an_attempt_that_vanished_while_the_operator_was_away_gets_a_new_number() -> None:
+    world = World(study(parallelism=1, limits={"trials": 3}))
+    world.turn([])
+    world.now += 10
+    world.turn([Started(0, 1, world.now)])
+    world.now += 10
+    world.turn([])
+    assert world.stored[0].status.state == "Running"
+    world.attempts.clear()
+    world.timeline.clear()
+    world.recover()
+    assert world.started == [(0, 1), (0, 2)]
+    world.run()
+    check_invariants(world)
 
 
 def test_announcements_say_how_the_study_began_and_ended() -> None:

@@ -1,1 +1,5 @@
-"""What a trial and its collector sidecar import: the standard library alone."""
+"""What runs inside a trial, the standard library alone: what a training script imports, and the collector sidecar."""
+
+from halvard_trainer.trial import Trial
+
+__all__ = ["Trial"]

@@ -1,0 +1,165 @@
+"""What a Pod says, as one small value: whose it is, whether its trainer runs, how it ended, its last report. Pure.
+
+The trainer container is believed, not the phase: with a sidecar the phase stays Running after the trainer has ended.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from halvard.events import Fault, Report
+from halvard.faults import fault_of
+from halvard.pods import ANNOTATION_TEMPLATE, COLLECTOR, LABEL_ATTEMPT, LABEL_STUDY, LABEL_TRIAL, TRAINER, gpus
+from halvard_trainer.reports import from_wire
+
+_NOTHING: Mapping[str, Any] = {}
+_STUCK = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "CrashLoopBackOff",  # of an init container: a trainer is never restarted
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """One Pod of a trial. Times are seconds since the epoch; the caller knows which trial the name in `trial` means.
+
+    `ended_at` is set once the trainer has ended, or the whole Pod; `drained` once the collector has ended too, and only
+    then has `report` the last word. `lost`: the node is out of reach, so the leg may run elsewhere now. `fault` is set
+    where the attempt ended or is lost. `stuck`: it cannot start by itself. `unschedulable`: it waits for a place, which
+    is a queue and no failure.
+    """
+
+    name: str
+    namespace: str
+    uid: str
+    version: str
+    study: str
+    trial: str
+    attempt: int
+    node: str
+    template: str
+    gpus: float
+    started_at: float | None
+    ended_at: float | None
+    drained: bool
+    deleting: bool
+    lost: bool
+    fault: Fault | None
+    stuck: Fault | None
+    unschedulable: str
+    report: Report | None
+
+
+def observe(pod: Mapping[str, Any]) -> PodView:
+    """Returns what the Pod (as the API server's JSON) says; nothing that is missing or odd in its status raises."""
+    metadata, spec, status = pod["metadata"], pod.get("spec") or _NOTHING, pod.get("status") or _NOTHING
+    labels = metadata.get("labels") or _NOTHING
+    trainer = _state(status.get("containerStatuses"), TRAINER)
+    collector = _state(status.get("initContainerStatuses"), COLLECTOR)
+    over = status.get("phase") in {"Succeeded", "Failed"}
+    ended_at = _ended_at(metadata, status, trainer) if over or "terminated" in trainer else None
+    lost = ended_at is None and _lost(metadata, status)
+    return PodView(
+        name=metadata["name"],
+        namespace=metadata.get("namespace") or "",
+        uid=metadata.get("uid") or "",
+        version=metadata.get("resourceVersion") or "",
+        study=labels.get(LABEL_STUDY) or "",
+        trial=labels.get(LABEL_TRIAL) or "",
+        attempt=_attempt(labels.get(LABEL_ATTEMPT)),
+        node=spec.get("nodeName") or "",
+        template=(metadata.get("annotations") or _NOTHING).get(ANNOTATION_TEMPLATE) or "",
+        gpus=gpus(pod),
+        started_at=_started_at(trainer),
+        ended_at=ended_at,
+        drained=ended_at is not None and (over or "running" not in collector),
+        deleting="deletionTimestamp" in metadata,
+        lost=lost,
+        fault=fault_of(pod) if ended_at is not None or lost else None,
+        stuck=None if trainer.keys() & {"running", "terminated"} or over else _stuck(status),
+        unschedulable=_unschedulable(status),
+        report=_report(collector) or _report(trainer),
+    )
+
+
+def _state(statuses: Sequence[Mapping[str, Any]] | None, name: str) -> Mapping[str, Any]:
+    for container in statuses or ():
+        if container.get("name") == name:
+            state: Mapping[str, Any] = container.get("state") or _NOTHING
+            return state
+    return _NOTHING
+
+
+def _attempt(label: object) -> int:
+    return int(label) if isinstance(label, str) and label.isdecimal() else 0
+
+
+def _started_at(trainer: Mapping[str, Any]) -> float | None:
+    running = trainer.get("running") or trainer.get("terminated") or _NOTHING
+    return _seconds(running.get("startedAt")) or None  # a container that could not be executed started in 1970
+
+
+def _ended_at(metadata: Mapping[str, Any], status: Mapping[str, Any], trainer: Mapping[str, Any]) -> float:
+    """When the trainer ended; where nobody saw it, the Pod's last change."""
+    finished = _seconds((trainer.get("terminated") or _NOTHING).get("finishedAt"))
+    changes = [_seconds(condition.get("lastTransitionTime")) for condition in status.get("conditions") or ()]
+    return finished or max([_seconds(metadata.get("creationTimestamp")), *changes])
+
+
+def _lost(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """The Pod is to go because of its node, and while the node is out of reach nobody will say that it went."""
+    if "deletionTimestamp" not in metadata:
+        return False
+    disruption = _condition(status, "DisruptionTarget")
+    tainted = disruption.get("status") == "True" and disruption.get("reason") == "DeletionByTaintManager"
+    return tainted or status.get("reason") == "NodeLost"
+
+
+def _stuck(status: Mapping[str, Any]) -> Fault | None:
+    """Why a container cannot start, in the kubelet's words: not the configuration's fault, but the whole study's."""
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (container.get("state") or _NOTHING).get("waiting") or _NOTHING
+        if waiting.get("reason") in _STUCK:
+            message = f"container {container.get('name')}: {waiting.get('message') or 'no details'}"
+            return Fault(waiting["reason"], message, counted=False)
+    return None
+
+
+def _unschedulable(status: Mapping[str, Any]) -> str:
+    scheduled = _condition(status, "PodScheduled")
+    return str(scheduled.get("message") or scheduled.get("reason") or "") if scheduled.get("status") == "False" else ""
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
+    for condition in conditions:
+        if condition.get("type") == kind:
+            return condition
+    return _NOTHING
+
+
+def _report(state: Mapping[str, Any]) -> Report | None:
+    """The report in a termination message; words of another program are no report."""
+    message = (state.get("terminated") or _NOTHING).get("message") or ""
+    if not message.startswith("{"):
+        return None
+    try:
+        report = from_wire(json.loads(message))
+    except (ValueError, RecursionError):
+        return None
+    return Report(report.step, report.metrics, report.checkpoint)
+
+
+def _seconds(timestamp: str | None) -> float:
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0

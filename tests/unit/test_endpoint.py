@@ -1,0 +1,300 @@
+"""A real TLS server on a real socket; only who a token belongs to and what becomes of a report are made up here."""
+
+import asyncio
+import io
+import json
+import math
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, TCPConnector
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halvard import endpoint
+from halvard.endpoint import Answer, Endpoint, Refusal, UnknownPod, parse_push, serve
+from halvard.events import Report
+from halvard.identity import PodIdentity, Unavailable
+from halvard.tls import load_or_create
+from halvard_trainer import push
+
+POD = PodIdentity("team-a", "digits-0003-2", "0a1b")
+OTHER = PodIdentity("team-a", "digits-0004-1", "2c3d")
+REPORT = {"step": 3, "metrics": {"val_loss": 0.25}, "checkpoint": "step-3"}
+PUSH = {"reports": [REPORT], "budget": 3}
+
+
+async def identify(bearer: str) -> PodIdentity | None:
+    if bearer == "unavailable":
+        raise Unavailable("the API server is away")
+    return {"pod": POD, "other": OTHER}.get(bearer)
+
+
+@dataclass
+class Taken:
+    """Takes every report and gives the answer it was told to give."""
+
+    answer: Answer | Exception = field(default_factory=lambda: Answer(budget=3))
+    pushes: list[tuple[PodIdentity, Sequence[Report], int]] = field(default_factory=list)
+
+    async def push(self, pod: PodIdentity, reports: Sequence[Report], budget: int) -> Answer:
+        self.pushes.append((pod, reports, budget))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@dataclass
+class Served:
+    """A running endpoint, and a client of it."""
+
+    taken: Taken
+    results: list[str]
+    counted: asyncio.Event
+    port: int
+    context: ssl.SSLContext
+    session: ClientSession
+    now: list[float]
+
+    async def push(self, body: object = PUSH, bearer: str = "pod", **headers: str) -> tuple[int, dict[str, Any]]:
+        data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+        authorization = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        url = f"https://127.0.0.1:{self.port}/v1/reports"
+        async with self.session.post(url, data=data, headers={**authorization, **headers}) as response:
+            return response.status, await response.json()
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    taken, now = Taken(), [0.0]
+    results: list[str] = []
+    counted = asyncio.Event()
+
+    def count(result: str) -> None:
+        results.append(result)
+        counted.set()
+
+    tls = load_or_create(tmp_path, ["127.0.0.1"])
+    application = Endpoint(identify, taken, count, lambda: now[0]).application()
+    runner = await serve(application, "127.0.0.1", 0, tls)
+    context = ssl.create_default_context(cadata=tls.ca_pem)
+    async with ClientSession(connector=TCPConnector(ssl=context)) as session:
+        yield Served(taken, results, counted, runner.addresses[0][1], context, session, now)
+    await runner.cleanup()
+
+
+async def test_a_push_is_taken_for_the_pod_of_its_token(served: Served) -> None:
+    assert await served.push() == (200, {"budget": 3})
+    assert [(POD, [Report(3, {"val_loss": 0.25}, "step-3")], 3)] == served.taken.pushes
+    assert served.results == ["accepted"]
+
+
+async def test_the_sidecars_own_client_is_understood(served: Served, tmp_path: Path) -> None:
+    bearer = tmp_path / "token"
+    bearer.write_text("pod\n")
+    ca = (tmp_path / "ca.crt").read_text()
+    sidecar = push.Endpoint(f"https://127.0.0.1:{served.port}", ca, bearer)
+    answers = [await asyncio.to_thread(sidecar.post, json.dumps(PUSH).encode()) for _ in range(2)]
+    assert [(answer.status, answer.body) for answer in answers] == [(200, {"budget": 3})] * 2
+    sidecar._connection.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body", "result"),
+    [
+        (Answer(budget=9), 200, {"budget": 9}, "accepted"),
+        (Answer(stop="paused at rung 3"), 200, {"stop": "paused at rung 3"}, "accepted"),
+        (Answer(), 202, {}, "accepted"),
+        (Answer(stop="attempt 2 runs now", superseded=True), 200, {"stop": "attempt 2 runs now"}, "superseded"),
+    ],
+)
+async def test_the_answer_is_what_was_decided(
+    served: Served, answer: Answer, status: int, body: dict[str, Any], result: str
+) -> None:
+    served.taken.answer = answer
+    assert (status, body) == await served.push()
+    assert [result] == served.results
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "result"),
+    [(UnknownPod(), 403, "unauthorized"), (Unavailable("not the leader yet"), 503, "unavailable")],
+)
+async def test_who_cannot_be_answered_is_told_why(served: Served, error: Exception, status: int, result: str) -> None:
+    served.taken.answer = error
+    code, body = await served.push()
+    assert (status, str(error) or "no trial runs in this Pod") == (code, body["error"])
+    assert [result] == served.results
+
+
+@pytest.mark.parametrize("bearer", ["", "stranger", "x" * 4000])
+async def test_a_token_that_is_not_believed_writes_nothing(served: Served, bearer: str) -> None:
+    status, body = await served.push(bearer=bearer)
+    assert (status, "token" in body["error"]) == (401, True)
+    assert (served.taken.pushes, served.results) == ([], ["unauthorized"])
+
+
+async def test_a_password_is_not_a_token(served: Served) -> None:
+    status, _ = await served.push(bearer="", Authorization="Basic cG9kOnBvZA==")
+    assert status == 401
+
+
+async def test_while_nobody_can_say_whose_token_it_is_the_sidecar_is_to_try_again(served: Served) -> None:
+    status, body = await served.push(bearer="unavailable")
+    assert (status, body) == (503, {"error": "the API server is away"})
+    assert served.results == ["unavailable"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"[" * 60_000, "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"\x1f\x8b\x08\x00", "not JSON"),
+        ([], 'the body has to be {"reports": [...], "budget": 3}'),
+        ({"reports": {}, "budget": 3}, 'the body has to be {"reports": [...], "budget": 3}'),
+        ({"reports": []}, "budget: None; has to be a whole number from 1"),
+        ({"reports": [], "budget": True}, "budget: True; has to be a whole number from 1"),
+        ({"reports": [], "budget": 0}, "budget: 0; has to be a whole number from 1"),
+        ({"reports": [REPORT, 7], "budget": 3}, "reports[1]: "),
+        ({"reports": [{"step": 1.5, "metrics": {}}], "budget": 3}, "reports[0]: step"),
+        ({"reports": [{"step": -1, "metrics": {}}], "budget": 3}, "reports[0]: step"),
+        ({"reports": [{"step": 1, "metrics": {"loss": "high"}}], "budget": 3}, "reports[0]: metric"),
+        ({"reports": [{"step": 1, "metrics": {}, "checkpoint": "../x"}], "budget": 3}, "reports[0]: checkpoint"),
+        ({"reports": [{"step": 1}] * 1001, "budget": 3}, "reports: 1001 of them; at most 1000 a push"),
+    ],
+)
+async def test_a_body_that_is_no_push_is_refused_with_what_would_be_right(
+    served: Served, body: object, words: str
+) -> None:
+    status, answer = await served.push(body)
+    assert (status, words in answer["error"]) == (400, True), answer
+    assert (served.taken.pushes, served.results) == ([], ["invalid"])
+
+
+async def test_numbers_that_json_lacks_arrive(served: Served) -> None:
+    metrics = {"a": "NaN", "b": "Infinity", "c": "-Infinity"}
+    await served.push({"reports": [{"step": 1, "metrics": metrics}], "budget": 3})
+    ((_, (report,), _),) = served.taken.pushes
+    assert math.isnan(report.metrics["a"])
+    assert (math.inf, -math.inf) == (report.metrics["b"], report.metrics["c"])
+
+
+async def test_a_push_without_reports_only_asks(served: Served) -> None:
+    assert await served.push({"reports": [], "budget": 3}) == (200, {"budget": 3})
+
+
+@pytest.mark.parametrize("size", [64 * 1024 + 1, 10_000_000])
+async def test_a_body_that_is_too_large_is_refused_without_reading_it(served: Served, size: int) -> None:
+    assert await served.push(b" " * size) == (413, {"error": "more than 65536 bytes"})
+    assert (served.taken.pushes, served.results) == ([], ["too_large"])
+
+
+async def test_a_body_of_the_largest_size_is_read(served: Served) -> None:
+    push = json.dumps(PUSH).encode()
+    assert await served.push(push + b" " * (64 * 1024 - len(push))) == (200, {"budget": 3})
+
+
+async def test_a_pod_that_pushes_too_often_is_slowed_and_its_neighbour_is_not(served: Served) -> None:
+    statuses = [(await served.push())[0] for _ in range(22)]
+    assert statuses == [200] * 20 + [429] * 2
+    assert (await served.push(bearer="other"))[0] == 200
+    served.now[0] += 0.1
+    assert [(await served.push())[0] for _ in range(2)] == [200, 429]
+    assert {name: served.results.count(name) for name in set(served.results)} == {"accepted": 22, "rate_limited": 3}
+
+
+async def test_a_refusal_that_will_pass_says_when_to_try_again(served: Served) -> None:
+    url = f"https://127.0.0.1:{served.port}/v1/reports"
+    async with served.session.post(url, headers={"Authorization": "Bearer unavailable"}) as response:
+        assert response.headers["Retry-After"] == "1"
+
+
+async def test_an_error_of_ours_is_a_500_and_the_next_push_is_answered(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    served.taken.answer = RuntimeError("a bug")
+    url, headers = f"https://127.0.0.1:{served.port}/v1/reports", {"Authorization": "Bearer pod"}
+    async with served.session.post(url, json=PUSH, headers=headers) as response:
+        assert response.status == 500
+    assert "a bug" in caplog.text
+    served.taken.answer = Answer(budget=3)
+    assert await served.push() == (200, {"budget": 3})
+
+
+async def connect(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", served.port, ssl=served.context)
+
+
+HEAD = b"POST /v1/reports HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer pod\r\nContent-Length: 100\r\n"
+
+
+async def test_a_body_that_dribbles_in_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "BODY_SECONDS", 0.05)
+    reader, writer = await connect(served)
+    writer.write(HEAD + b"\r\n{")
+    assert (await asyncio.wait_for(reader.readline(), 10))[:12] == b"HTTP/1.1 503"
+    assert served.results == ["invalid"]
+    writer.close()
+
+
+async def test_a_head_that_dribbles_in_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "IDLE_SECONDS", 0.05)
+    tls = load_or_create(tmp_path, ["127.0.0.1"])
+    results: list[str] = []
+    runner = await serve(Endpoint(identify, Taken(), results.append).application(), "127.0.0.1", 0, tls)
+    context = ssl.create_default_context(cadata=tls.ca_pem)
+    reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1], ssl=context)
+    writer.write(HEAD)
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("leave", ["abort", "close"])
+async def test_a_sidecar_that_goes_away_in_the_middle_disturbs_nobody(
+    served: Served, caplog: pytest.LogCaptureFixture, leave: str
+) -> None:
+    _, writer = await connect(served)
+    writer.write(HEAD + b"\r\n{")
+    await writer.drain()
+    getattr(writer.transport, leave)()
+    await asyncio.wait_for(served.counted.wait(), 10)
+    assert served.results == ["invalid"]
+    assert await served.push() == (200, {"budget": 3})
+    assert caplog.text == ""
+
+
+NAMES = st.sampled_from(["reports", "budget", "step", "metrics", "checkpoint"]) | st.text(max_size=3)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(NAMES, children, max_size=4),
+    max_leaves=20,
+)
+PUSHES = st.fixed_dictionaries({"reports": st.lists(VALUES), "budget": st.integers(1, 9)})
+
+
+@given(st.binary(max_size=200) | (VALUES | PUSHES).map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_push_or_are_refused(body: bytes) -> None:
+    try:
+        reports, budget = parse_push(body)
+    except Refusal as refusal:
+        reports, budget, status = [], 1, refusal.status
+    else:
+        status = 200
+    assert status in {200, 400}
+    assert budget >= 1
+    assert all(report.step >= 1 for report in reports)
+
+
+def test_the_buckets_of_gone_pods_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "PODS_REMEMBERED", 2)
+    limit = endpoint.RateLimit(lambda: 0.0)
+    for uid in ("a", "b", "c"):
+        assert limit.allows(uid)
+    assert list(limit._buckets) == ["b", "c"]

@@ -1,0 +1,203 @@
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halvard import faults
+from halvard.events import Report
+from halvard.observe import observe
+from halvard.pods import COLLECTOR
+from podstatus import BEGUN, DISTURBED, ENDED, condition, exited, pod
+
+RUNNING = {"running": {"startedAt": BEGUN}}
+MESSAGE = '{"step":3,"metrics":{"val_loss":0.25,"bad":"NaN"},"checkpoint":"step-3"}'
+TAINTED = condition("DisruptionTarget", "DeletionByTaintManager")
+
+
+def seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def waiting(name: str, reason: str, message: str = "") -> dict[str, Any]:
+    return {"name": name, "state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def collector(state: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": COLLECTOR, "state": state}]
+
+
+def test_a_pod_says_whose_it_is() -> None:
+    view = observe(pod(RUNNING, phase="Running"))
+    assert (view.name, view.namespace, view.uid, view.version) == ("digits-0003-2", "team-a", "0a1b", "77")
+    assert (view.study, view.trial, view.attempt) == ("digits", "digits-0003", 2)
+    assert (view.node, view.template, view.gpus) == ("node-1", "abcdef0123", 1.0)
+
+
+def test_a_running_trainer_has_started_and_not_ended() -> None:
+    view = observe(pod(RUNNING, phase="Running", initContainerStatuses=collector(RUNNING)))
+    assert (seconds(BEGUN), None, None) == (view.started_at, view.ended_at, view.fault)
+    assert (view.lost, view.deleting, view.drained, view.stuck) == (False, False, False, None)
+
+
+def test_the_trainer_ends_the_attempt_while_its_sidecar_keeps_the_phase_running() -> None:
+    view = observe(pod(exited(1), phase="Running", initContainerStatuses=collector(RUNNING)))
+    assert (seconds(BEGUN), seconds(ENDED)) == (view.started_at, view.ended_at)
+    assert view.fault is not None
+    assert view.fault.reason == faults.NON_ZERO_EXIT
+
+
+def test_a_pod_is_drained_once_its_sidecar_has_ended_too() -> None:
+    assert not observe(pod(exited(0), phase="Running", initContainerStatuses=collector(RUNNING))).drained
+    assert observe(pod(exited(0), phase="Running", initContainerStatuses=collector(exited(0)))).drained
+    assert observe(pod(exited(0), phase="Succeeded", initContainerStatuses=collector(RUNNING))).drained
+
+
+def test_a_sidecar_killed_while_the_trainer_runs_is_ignored() -> None:
+    view = observe(pod(RUNNING, phase="Running", initContainerStatuses=collector(exited(137))))
+    assert (view.ended_at, view.fault) == (None, None)
+
+
+def test_a_failed_pod_whose_container_was_never_created_has_ended_at_its_last_change() -> None:
+    view = observe(pod(reason="UnexpectedAdmissionError", conditions=[condition("PodScheduled", "")]))
+    assert (None, seconds(DISTURBED)) == (view.started_at, view.ended_at)
+
+
+def test_a_container_that_could_not_be_executed_never_started() -> None:
+    state = {
+        "terminated": {
+            "exitCode": 128,
+            "reason": "StartError",
+            "startedAt": "1970-01-01T00:00:00Z",
+            "finishedAt": ENDED,
+        }
+    }
+    assert observe(pod(state)).started_at is None
+
+
+def test_a_pod_on_a_node_out_of_reach_is_lost() -> None:
+    view = observe(pod(RUNNING, phase="Running", conditions=[TAINTED], deleted=DISTURBED))
+    assert view.lost
+    assert view.fault is not None
+    assert (view.fault.reason, view.fault.counted) == (faults.DISRUPTED, False)
+    assert view.ended_at is None
+
+
+def test_a_pod_being_deleted_is_not_lost_while_its_node_ends_it() -> None:
+    view = observe(pod(RUNNING, phase="Running", deleted=DISTURBED))
+    assert (view.deleting, view.lost, view.fault) == (True, False, None)
+
+
+def test_a_lost_pod_that_ended_after_all_is_no_longer_lost() -> None:
+    assert not observe(pod(exited(143), conditions=[TAINTED], deleted=DISTURBED)).lost
+
+
+@pytest.mark.parametrize("container", ["trainer", COLLECTOR])
+def test_an_image_that_cannot_be_pulled_is_stuck_in_the_kubelets_words(container: str) -> None:
+    key = "initContainerStatuses" if container == COLLECTOR else "containerStatuses"
+    status: dict[str, Any] = {key: [waiting(container, "ImagePullBackOff", "Back-off pulling image x")]}
+    view = observe(pod(phase="Pending", **status))
+    assert view.stuck is not None
+    assert ("ImagePullBackOff", f"container {container}: Back-off pulling image x") == (
+        view.stuck.reason,
+        view.stuck.message,
+    )
+
+
+def test_a_container_that_is_being_created_is_not_stuck() -> None:
+    view = observe(pod(phase="Pending", containerStatuses=[waiting("trainer", "ContainerCreating")]))
+    assert view.stuck is None
+
+
+def test_a_crashing_sidecar_does_not_make_a_running_trainer_stuck() -> None:
+    crashing = [waiting(COLLECTOR, "CrashLoopBackOff")]
+    assert observe(pod(RUNNING, phase="Running", initContainerStatuses=crashing)).stuck is None
+
+
+def test_a_pod_without_a_place_says_why() -> None:
+    full = condition("PodScheduled", "Unschedulable", "0/2 nodes: Insufficient nvidia.com/gpu", status="False")
+    assert observe(pod(phase="Pending", conditions=[full])).unschedulable == "0/2 nodes: Insufficient nvidia.com/gpu"
+
+
+def test_a_gated_pod_says_so() -> None:
+    gated = condition("PodScheduled", "SchedulingGated", status="False")
+    assert observe(pod(phase="Pending", conditions=[gated])).unschedulable == "SchedulingGated"
+
+
+def test_the_last_report_is_in_the_sidecars_termination_message() -> None:
+    earlier = exited(0, message='{"step":2,"metrics":{"val_loss":0.5}}')
+    report = observe(pod(earlier, initContainerStatuses=collector(exited(0, message=MESSAGE)))).report
+    assert report is not None
+    assert (report.step, report.metrics["val_loss"], report.checkpoint) == (3, 0.25, "step-3")
+    assert report.metrics["bad"] != report.metrics["bad"]  # NaN
+
+
+def test_the_trainers_termination_message_will_do_where_the_sidecar_left_none() -> None:
+    view = observe(pod(exited(0, message='{"step":2,"metrics":{"val_loss":0.5}}')))
+    assert Report(2, {"val_loss": 0.5}) == view.report
+
+
+@pytest.mark.parametrize(
+    "message", ["", "done", "{", '{"step":-1}', "[3]", '{"a":' * 800, '{"step":1,"metrics":{"x":"no"}}']
+)
+def test_any_other_termination_message_is_no_report(message: str) -> None:
+    assert observe(pod(exited(0, message=message))).report is None
+
+
+def test_a_pod_of_somebody_else_is_nobodys_attempt() -> None:
+    view = observe({"metadata": {"name": "stranger"}})
+    assert (view.study, view.trial, view.attempt, view.ended_at, view.report) == ("", "", 0, None, None)
+
+
+def test_an_attempt_label_that_is_no_number_is_no_attempt() -> None:
+    odd = pod(RUNNING)
+    odd["metadata"]["labels"]["halvard.dev/attempt"] = "two"
+    assert observe(odd).attempt == 0
+
+
+STATES = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "running": st.fixed_dictionaries({}, optional={"startedAt": st.just(BEGUN) | st.none()}),
+        "waiting": st.fixed_dictionaries({}, optional={"reason": st.text() | st.none()}),
+        "terminated": st.fixed_dictionaries(
+            {},
+            optional={
+                "exitCode": st.integers(-1, 300),
+                "reason": st.sampled_from(["Error", "OOMKilled", "ContainerStatusUnknown"]) | st.none(),
+                "startedAt": st.just(BEGUN) | st.none(),
+                "finishedAt": st.just(ENDED) | st.none(),
+                "message": st.text() | st.none(),
+                "signal": st.integers(0, 80),
+            },
+        ),
+    },
+)
+STATUSES = st.lists(st.fixed_dictionaries({"name": st.sampled_from(["trainer", COLLECTOR, "other"]), "state": STATES}))
+CONDITIONS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(["DisruptionTarget", "PodScheduled", "Ready"]),
+            "status": st.sampled_from(["True", "False"]),
+        },
+        optional={"reason": st.text(), "message": st.text(), "lastTransitionTime": st.just(DISTURBED) | st.none()},
+    )
+)
+
+
+STATUS = st.fixed_dictionaries(
+    {
+        "phase": st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"]) | st.none(),
+        "reason": st.sampled_from(["", "Evicted", "NodeLost", "OutOfcpu"]) | st.none(),
+        "containerStatuses": STATUSES | st.none(),
+        "initContainerStatuses": STATUSES | st.none(),
+        "conditions": CONDITIONS | st.none(),
+    }
+)
+
+
+@given(STATUS, st.sampled_from(["", DISTURBED]))
+def test_no_shape_of_status_raises_and_an_end_always_has_a_reason(status: dict[str, Any], deleted: str) -> None:
+    view = observe(pod(deleted=deleted, **status))
+    assert (view.fault is not None) == (view.ended_at is not None or view.lost)

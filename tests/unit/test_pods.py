@@ -1,0 +1,130 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halvard.plan import StartLeg
+from halvard.pods import COLLECTOR, TRAINER, PodSettings, build, gpus, template_hash
+from halvard.study import Study
+from halvard.trial import SavedCheckpoint, Trial
+from halvard_trainer.wrap import wrap
+
+DATA = Path(__file__).parent / "data" / "pods"
+SETTINGS = PodSettings(collector_image="halvard-trainer:1", collector_url="https://halvard:8443", collector_ca="PEM")
+
+
+def case(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DATA / f"{name}.yaml").read_text())
+    return loaded
+
+
+def pod_of(given: dict[str, Any]) -> dict[str, Any]:
+    trial = Trial.model_validate(given["trial"])
+    resume = SavedCheckpoint.model_validate(given["resume"]) if "resume" in given else None
+    leg = StartLeg(trial, resume)
+    return build(Study.model_validate(given["study"]), trial, leg, SETTINGS, given.get("previousNode", ""))
+
+
+def container(pod: dict[str, Any], name: str) -> dict[str, Any]:
+    spec = pod["spec"]
+    found: dict[str, Any] = next(c for c in (*spec["containers"], *spec["initContainers"]) if c["name"] == name)
+    return found
+
+
+def variables(pod: dict[str, Any], name: str) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in container(pod, name)["env"]}
+
+
+@pytest.mark.parametrize("name", ["least", "most"])
+def test_the_pod_of_a_template_is_the_one_on_file(name: str) -> None:
+    given = case(name)
+    assert given["pod"] == pod_of(given)
+
+
+def test_the_template_itself_is_left_alone() -> None:
+    given = case("most")
+    before = copy.deepcopy(given)
+    pod_of(given)
+    assert before == given
+
+
+def test_without_a_claim_nothing_is_resumed() -> None:
+    given = case("least")
+    given["resume"] = {"name": "step-1", "step": 1, "attempt": 1}
+    environment = variables(pod_of(given), TRAINER)
+    assert (environment["HALVARD_START"], environment["HALVARD_RESUME_FROM"]) == ("0", "")
+
+
+def test_trainer_and_collector_are_told_the_same_paths_and_budget() -> None:
+    pod = pod_of(case("most"))
+    trainer, collector = variables(pod, TRAINER), variables(pod, COLLECTOR)
+    same = ["HALVARD_REPORTS", "HALVARD_VERDICT", "HALVARD_BUDGET", "HALVARD_START"]
+    assert {name: trainer[name] for name in same} == {name: collector[name] for name in same}
+
+
+def test_only_the_collector_sees_the_token() -> None:
+    pod = pod_of(case("most"))
+    seen_by = {
+        c["name"] for c in (*pod["spec"]["containers"], *pod["spec"]["initContainers"]) if "halvard-token" in str(c)
+    }
+    assert {COLLECTOR} == seen_by
+
+
+def test_kubernetes_expands_nothing_inside_a_parameter() -> None:
+    given = case("least")
+    given["trial"]["spec"]["parameters"] = {"lr": "$(HOME)$$"}
+    assert variables(pod_of(given), TRAINER)["HALVARD_PARAM_LR"] == "$$(HOME)$$$$"
+
+
+def test_stdout_is_collected_by_wrapping_the_command() -> None:
+    given = case("least")
+    given["study"]["spec"]["collector"] = {"stdout": {"pattern": r"loss=(?P<val_loss>\S+)$"}}
+    given["study"]["spec"]["template"]["spec"]["containers"][0]["args"] = ["--epochs=3"]
+    pod = pod_of(given)
+    trainer, collector = container(pod, TRAINER), variables(pod, COLLECTOR)
+    assert wrap(["python", "train.py"], ["--epochs=3"], "/halvard/stdout", "/halvard") == trainer["command"]
+    assert "args" not in trainer
+    assert (
+        collector["HALVARD_STDOUT"],
+        collector["HALVARD_STDOUT_PATTERN"],
+    ) == ("/halvard/stdout", r"loss=(?P<val_loss>\S+)$$")
+
+
+def test_empty_fields_of_a_template_count_as_absent() -> None:
+    given = case("least")
+    spec = given["study"]["spec"]["template"]["spec"]
+    spec |= dict.fromkeys(["initContainers", "volumes", "affinity"])
+    spec["containers"][0] |= {"env": None, "volumeMounts": None}
+    pod = pod_of({**given, "previousNode": "node-1"})
+    assert [c["name"] for c in pod["spec"]["initContainers"]] == [COLLECTOR]
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, 0),
+        ({"limits": {"cpu": "4", "memory": "8Gi"}}, 0),
+        ({"limits": {"nvidia.com/gpu": 2}}, 2),
+        ({"limits": {"nvidia.com/gpu": "2"}, "requests": {"nvidia.com/gpu": "2"}}, 2),
+        ({"requests": {"amd.com/gpu": 1}}, 1),
+        ({"limits": {"nvidia.com/gpu.shared": 1}}, 1),
+        ({"limits": {"nvidia.com/mig-1g.5gb": 3}}, 3),
+        ({"limits": {"gpu.intel.com/i915": 1}}, 1),
+        ({"limits": {"gpu.intel.com/i915_monitoring": 1, "example.com/gpu-memory": 4000}}, 0),
+        ({"limits": {"nvidia.com/gpu": "many"}}, 0),
+    ],
+)
+def test_gpus_are_counted_whatever_their_vendor(resources: dict[str, Any], expected: float) -> None:
+    assert expected == gpus({"spec": {"containers": [{"name": TRAINER, "resources": resources}]}})
+
+
+def test_gpus_are_summed_over_containers() -> None:
+    one = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    assert gpus({"spec": {"containers": [one, {}, one]}}) == 2
+
+
+def test_the_hash_of_a_template_depends_on_what_it_says_not_on_the_order() -> None:
+    assert template_hash({"a": 1, "b": [1, 2]}) == template_hash({"b": [1, 2], "a": 1})
+    assert template_hash({"a": 1}) != template_hash({"a": 2})
