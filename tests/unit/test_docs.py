@@ -1,0 +1,88 @@
+"""What the documentation says is so: commands, manifests, settings and metrics."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from halvard import operator
+from halvard.cache import Cache
+from halvard.cli import main
+from halvard.contract import environment
+from halvard.metrics import Metrics
+from halvard.study import Study
+from halvard.trial import Trial, TrialSpec
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("README.md")]
+TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
+
+
+def blocks(language: str) -> list[str]:
+    return [block for text in TEXT.values() for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
+
+
+def table(page: str, heading: str) -> str:
+    section = TEXT[page].split(f"## {heading}\n", 1)[1]
+    return section.split("\n## ", 1)[0]
+
+
+def first_column(text: str) -> set[str]:
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_links_lead_to_files_that_exist(page: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", TEXT[page])
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_make_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for text in TEXT.values() for name in re.findall(r"(?:`|^)make ([a-z0-9-]+)", text, re.MULTILINE)}
+    assert {"demo", "test", "e2e", "help"} <= named
+    assert named <= targets
+
+
+def test_halvard_commands_exist() -> None:
+    named = {name for text in TEXT.values() for name in re.findall(r"`halvard ([a-z]+)", text)}
+    assert named == set(main.commands)
+    assert all(CliRunner().invoke(main, [name, "--help"]).exit_code == 0 for name in named)
+
+
+def test_files_named_in_shell_blocks_exist() -> None:
+    files = {word for block in blocks("sh") for word in re.findall(r"(?:-f|run) (\S+)", block)}
+    assert files
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_studies_in_the_documentation_are_valid() -> None:
+    manifests = [yaml.safe_load(block) for block in blocks("yaml") if block.startswith("apiVersion: halvard.dev")]
+    assert [Study.from_manifest(manifest).name for manifest in manifests] == ["cifar-resnet"]
+
+
+def test_every_setting_of_the_operator_is_documented() -> None:
+    source = Path(operator.__file__).read_text()
+    read = set(re.findall(r'"(HALVARD_[A-Z_]+|KUBECONFIG)"', source))
+    assert first_column(table("docs/operator.md", "Settings")) == read
+
+
+def test_every_metric_is_documented_and_every_documented_one_is_exposed() -> None:
+    metrics = Metrics(Cache())
+    exposed = {
+        family.name + ("_total" if family.type == "counter" else "_info" if family.type == "info" else "")
+        for family in metrics.registry.collect()
+        if family.name.startswith("halvard_")
+    }
+    assert first_column(table("docs/operator.md", "Metrics")) == exposed
+
+
+def test_the_trials_environment_is_documented() -> None:
+    study = Study.from_manifest(yaml.safe_load((ROOT / "examples/digits/study.yaml").read_text()))
+    trial = Trial(name="t", spec=TrialSpec(index=0, budget=1, parameters={"lr": 0.1}))
+    given = environment(study, trial, 0, reports="r", verdict="v", checkpoint_dir="c", resume_from="")
+    names = {"HALVARD_PARAM_<NAME>" if name.startswith("HALVARD_PARAM_") else name for name in given}
+    assert first_column(TEXT["docs/trials.md"]) >= names
