@@ -117,7 +117,9 @@ class Collector:
                 if report:
                     with self._changed:
                         self._outbox.add(report, source.name, line.end)
-                        self._changed.notify_all()
+        with self._changed:
+            if len(self._outbox):
+                self._changed.notify_all()
         self._tell()
 
     def _parse(self, source: Source, text: str) -> Report | None:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from halvard_trainer.reports import Report, compact, to_wire
 
 LONGEST_BODY = 64 * 1024  # bytes; the endpoint takes no more
-MOST_WAITING = 256  # reports; beyond that, progress is thinned
+MOST_WAITING = 2048  # reports, and bytes of them; beyond either, progress is thinned
+MOST_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A report, its source, and the offset up to which that source is dealt with once the report is acknowledged."""
+    """A report, as it is pushed, its source, and the offset up to which that is dealt with once it is acknowledged."""
 
     number: int
     report: Report
+    wire: str
     source: str
     end: int
 
@@ -40,6 +42,7 @@ class Outbox:
         self._stopped = False
         self._waiting: list[Waiting] = []
         self._added = 0
+        self._bytes = 0
         self._last: Report | None = None
         self._most = MOST_WAITING
 
@@ -48,14 +51,14 @@ class Outbox:
         return len(self._waiting)
 
     def add(self, report: Report, source: str, end: int) -> None:
-        """Append a report. Beyond MOST_WAITING every other one goes, not the first result, last checkpoint or last."""
+        """Append a report."""
         self._added += 1
         self._last = report
-        self._waiting.append(Waiting(self._added, report, source, end))
-        if len(self._waiting) > MOST_WAITING:
-            saved = next((each for each in reversed(self._waiting) if each.report.checkpoint), None)
-            keep = (self._first_result(), saved, self._waiting[-1])
-            self._waiting = [each for i, each in enumerate(self._waiting) if i % 2 or each in keep]
+        waiting = Waiting(self._added, report, compact(to_wire(report)), source, end)
+        self._waiting.append(waiting)
+        self._bytes += len(waiting.wire.encode())
+        if len(self._waiting) > MOST_WAITING or self._bytes > MOST_BYTES:
+            self._thin()
 
     @property
     def needs_decision(self) -> bool:
@@ -72,7 +75,7 @@ class Outbox:
         batch: list[Waiting] = []
         size = len(self.body(()))
         for each in self._waiting[: self._most]:
-            size += len(compact(to_wire(each.report)).encode()) + 1
+            size += len(each.wire.encode()) + 1
             if batch and size > LONGEST_BODY:
                 break
             batch.append(each)
@@ -82,7 +85,8 @@ class Outbox:
 
     def body(self, batch: tuple[Waiting, ...]) -> bytes:
         """Return the request's body."""
-        return compact({"reports": [to_wire(each.report) for each in batch], "budget": self.budget}).encode()
+        reports = ",".join(each.wire for each in batch)
+        return f'{{"reports":[{reports}],"budget":{self.budget}}}'.encode()
 
     def answered(self, batch: tuple[Waiting, ...], answer: Mapping[str, object]) -> dict[str, object] | None:
         """Take the reports as acknowledged and return the verdict to write, None where nothing changed.
@@ -122,7 +126,17 @@ class Outbox:
         for each in self._waiting:
             if each.number <= number:
                 self.acknowledged[each.source] = Acknowledged(each.end, each.report.step)
-        self._waiting = [each for each in self._waiting if each.number > number]
+        self._keep([each for each in self._waiting if each.number > number])
+
+    def _thin(self) -> None:
+        """Let every other report go, but not the first result, the last checkpoint and the last report."""
+        saved = next((each for each in reversed(self._waiting) if each.report.checkpoint), None)
+        kept = (self._first_result(), saved, self._waiting[-1])
+        self._keep([each for i, each in enumerate(self._waiting) if i % 2 or each in kept])
+
+    def _keep(self, waiting: list[Waiting]) -> None:
+        self._waiting = waiting
+        self._bytes = sum(len(each.wire.encode()) for each in waiting)
 
     def _first_result(self) -> Waiting | None:
         return next((each for each in self._waiting if self._is_result(each.report)), None)

@@ -138,29 +138,30 @@ class Tail:
         self._path = path
         self._position = offset
         self._partial = b""
-        self._file: BinaryIO | None = None
+        self._inode: int | None = None
 
     def lines(self, *, last: bool = False) -> Iterator[Line]:
         """Yield what was added up to now; with `last`, also a line that has no newline. To be iterated to its end."""
-        yield from self._added()
-        if self._replaced():
-            self._close()
-            self._position, self._partial = 0, b""
-            yield from self._added()
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            end = self._begin(file)  # as of now: a faster writer must not hold this reader for ever
+            while self._position < end and (chunk := file.read(min(_CHUNK, end - self._position))):
+                yield from self._split(chunk)
         if last and self._partial:
             yield Line(self._partial.decode(errors="replace"), self._position)
             self._partial = b""
 
-    def _added(self) -> Iterator[Line]:
-        if self._file is None and not self._open():
-            return
-        assert self._file is not None  # noqa: S101  # _open() made it
-        end = os.fstat(self._file.fileno()).st_size  # as of now: a faster writer must not hold this reader for ever
-        while self._position < end:
-            chunk = self._file.read(min(_CHUNK, end - self._position))
-            if not chunk:
-                return
-            yield from self._split(chunk)
+    def _begin(self, file: BinaryIO) -> int:
+        """Go to where reading goes on, and return the file's size."""
+        now = os.fstat(file.fileno())
+        if now.st_size < self._position or self._inode not in (None, now.st_ino):
+            self._position, self._partial = 0, b""
+        self._inode = now.st_ino
+        file.seek(self._position)
+        return now.st_size
 
     def _split(self, chunk: bytes) -> Iterator[Line]:
         *complete, rest = chunk.split(b"\n")
@@ -171,30 +172,6 @@ class Tail:
             yield Line(text, self._position)
         self._position += len(rest)
         self._partial = (self._partial + rest)[-MAX_LINE - 1 :]
-
-    def _open(self) -> bool:
-        try:
-            self._file = self._path.open("rb")
-        except FileNotFoundError:
-            return False
-        if os.fstat(self._file.fileno()).st_size < self._position:
-            self._position = 0
-        self._file.seek(self._position)
-        return True
-
-    def _replaced(self) -> bool:
-        if self._file is None:
-            return False
-        try:
-            now = self._path.stat()
-        except FileNotFoundError:
-            return False
-        return now.st_size < self._position or not os.path.samestat(now, os.fstat(self._file.fileno()))
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 def _step(value: object) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 # No variable knows the program's pid, since `$!` is tee's: a shell puts its own in a file and then becomes the program.
 # A signal that comes before that leaves `term` behind. Each side first writes its file and then looks for the other's,
 # so one of them sees both. Files are emptied and asked for with -s, not removed: a restarted container finds old ones.
-# (Where /bin/sh is bash, one gap is left: bash sees a signal of the last microseconds before its `wait` only afterwards.)
+# (One gap is left where /bin/sh is bash: a signal in the microseconds before `wait` is seen only after it.)
 #
 # Daemons that the program leaves behind would hold the pipe open, and with it a GPU. Where this shell is the first
 # process of its container they are ended, as they would be without the wrapper; tee ignores SIGTERM to write the rest.
