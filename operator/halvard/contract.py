@@ -5,8 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from halvard.model import Value
-from halvard.study import Study
+from halvard.study import Study, Value
 from halvard.trial import Trial
 
 VERDICT_TIMEOUT = 60

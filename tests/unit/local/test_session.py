@@ -1,0 +1,79 @@
+"""What `halvard run` refuses before anything starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halvard.local.runner import Job
+from halvard.local.session import UnrunnableError, check_runnable, read
+from halvard.local.store import ChangedError, check_unchanged
+from halvard.study import Study
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "not a YAML document: while parsing"),
+        ("a: 1\n---\nb: 2", "not a YAML document: expected a single document"),
+        ("- a", "expected one Study (a mapping with apiVersion, kind, metadata and spec)"),
+        ("", "expected one Study (a mapping with apiVersion, kind, metadata and spec)"),
+    ],
+)
+def test_a_file_that_holds_no_manifest_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(UnrunnableError) as refused:
+        read(path)
+    assert str(refused.value).startswith(f"{path}: {expected}")
+
+
+def test_a_container_without_a_command_is_refused(workshop: Any, tmp_path: Path) -> None:
+    manifest = workshop.manifest()
+    del manifest["spec"]["template"]["spec"]["containers"][0]["command"]
+    message = r"containers\[trainer\].command: required to run on this machine"
+    with pytest.raises(UnrunnableError, match=message):
+        check_runnable(Job(Study.from_manifest(manifest), manifest, tmp_path), 0)
+
+
+@pytest.mark.parametrize("gpus_here", [0, 4])
+def test_more_gpus_than_there_are_is_refused_but_not_where_there_are_none(
+    workshop: Any, tmp_path: Path, gpus_here: int
+) -> None:
+    manifest = workshop.manifest()
+    manifest["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 4}}
+    job = Job(Study.from_manifest(manifest), manifest, tmp_path)
+    check_runnable(job, gpus_here)
+    with pytest.raises(UnrunnableError, match=r"nvidia\.com/gpu is 4, but this machine has 3"):
+        check_runnable(job, 3)
+
+
+def test_limits_and_parallelism_may_change_between_two_runs(workshop: Any, tmp_path: Path) -> None:
+    before, after = workshop.manifest(), workshop.manifest(parallelism=4, limits={"trials": 99}, suspend=True)
+    check_unchanged(Study.from_manifest(before), Study.from_manifest(after), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"objective": {"metric": "loss", "goal": "maximize"}},
+        {"scheduler": {"asha": {"maxBudget": 27}}},
+        {"parameters": [{"name": "x", "float": {"min": 0.0, "max": 2.0}}]},
+    ],
+)
+def test_the_search_itself_may_not(workshop: Any, tmp_path: Path, change: dict[str, Any]) -> None:
+    before, after = workshop.manifest(), workshop.manifest(**change)
+    with pytest.raises(ChangedError, match=r"^spec\.(\w+): \1 cannot be changed once the study has started") as refused:
+        check_unchanged(Study.from_manifest(before), Study.from_manifest(after), tmp_path)
+    assert str(refused.value).startswith(f"spec.{next(iter(change))}: ")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"env": [{"value": "1"}]}, {"env": 3}, {"resources": {"limits": {"nvidia.com/gpu": "x"}}}]
+)
+def test_a_container_that_no_pod_could_have_is_refused(workshop: Any, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    manifest = workshop.manifest()
+    manifest["spec"]["template"]["spec"]["containers"][0] |= wrong
+    with pytest.raises(UnrunnableError, match=r"containers\[trainer\]: not written as a container of a Pod is"):
+        check_runnable(Job(Study.from_manifest(manifest), manifest, tmp_path), 0)
