@@ -10,10 +10,9 @@ from typing import Any, Literal, Protocol
 
 from aiohttp import web
 
-from halvard.events import Report
 from halvard.identity import PodIdentity, Unavailable
 from halvard.tls import Tls
-from halvard_trainer.reports import from_wire
+from halvard_trainer.reports import Report, from_wire
 
 MAX_BODY = 64 * 1024
 MAX_REPORTS = 1000
@@ -170,10 +169,9 @@ def parse_push(body: bytes) -> tuple[list[Report], int]:
 
 def _report(index: int, item: object) -> Report:
     try:
-        report = from_wire(item)
+        return from_wire(item)
     except ValueError as error:
         raise _invalid(f"reports[{index}]: {error}") from error
-    return Report(report.step, report.metrics, report.checkpoint)
 
 
 def _invalid(message: str) -> Refusal:

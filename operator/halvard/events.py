@@ -1,16 +1,8 @@
 """What the world tells the deciding half of attempts, the same from a Pod, a process or a simulation."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One line of metrics at one step. `metrics` may hold NaN and infinities; `checkpoint` is a name, or empty."""
-
-    step: int
-    metrics: Mapping[str, float]
-    checkpoint: str = ""
+from halvard_trainer.reports import Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 import math
 from datetime import UTC, datetime
 
-from halvard.events import Fault, Report
+from halvard.events import Fault
 from halvard.trial import CurvePoint, Lost, RungResult, SavedCheckpoint, Trial, TrialSpec, TrialState
+from halvard_trainer.reports import Report
 
 CURVE_POINTS = 20
 MESSAGE_LENGTH = 512

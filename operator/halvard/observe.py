@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from halvard.events import Fault, Report
+from halvard.events import Fault
 from halvard.faults import fault_of
 from halvard.pods import ANNOTATION_TEMPLATE, COLLECTOR, LABEL_ATTEMPT, LABEL_STUDY, LABEL_TRIAL, TRAINER, gpus
-from halvard_trainer.reports import from_wire
+from halvard_trainer.reports import Report, from_wire
 
 _NOTHING: Mapping[str, Any] = {}
 _STUCK = frozenset(
@@ -155,10 +155,9 @@ def _report(state: Mapping[str, Any]) -> Report | None:
     if not message.startswith("{"):
         return None
     try:
-        report = from_wire(json.loads(message))
+        return from_wire(json.loads(message))
     except (ValueError, RecursionError):
         return None
-    return Report(report.step, report.metrics, report.checkpoint)
 
 
 def _seconds(timestamp: str | None) -> float:

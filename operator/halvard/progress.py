@@ -71,8 +71,8 @@ class Progress:
     ) -> None:
         """Fold the stored trials.
 
-        `running` names the (trial index, attempt) pairs that exist in the world now; `resumable` says whether checkpoints
-        outlive attempts (by default where the study has a claim for them).
+        `running` names the (trial index, attempt) pairs that exist in the world now; `resumable` says whether
+        checkpoints outlive attempts (by default where the study has a claim for them).
         """
         self.study = study
         self.trials = {trial.index: trial for trial in trials}

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from halvard.decide import decide
-from halvard.events import Ended, Event, Fault, Report, Reported, Started
+from halvard.events import Ended, Event, Fault, Reported, Started
 from halvard.plan import Action, Announce, CreateTrial, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import Progress
 from halvard.status import study_status
 from halvard.study import Study
 from halvard.trial import Trial
+from halvard_trainer.reports import Report
 
 LEFT = Fault("MetricsUnavailable", "exit code 0 without a report at the budget", counted=True)
 CRASHED = Fault("NonZeroExit", "exit code 1", counted=True)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from halvard import endpoint
 from halvard.endpoint import Answer, Endpoint, Refusal, UnknownPod, parse_push, serve
-from halvard.events import Report
 from halvard.identity import PodIdentity, Unavailable
 from halvard.tls import load_or_create
 from halvard_trainer import push
+from halvard_trainer.reports import Report
 
 POD = PodIdentity("team-a", "digits-0003-2", "0a1b")
 OTHER = PodIdentity("team-a", "digits-0004-1", "2c3d")

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halvard import faults
-from halvard.events import Report
 from halvard.observe import observe
 from halvard.pods import COLLECTOR
+from halvard_trainer.reports import Report
 from podstatus import BEGUN, DISTURBED, ENDED, condition, exited, pod
 
 RUNNING = {"running": {"startedAt": BEGUN}}

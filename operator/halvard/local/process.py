@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from halvard.events import Ended, Event, Fault, Report, Reported
+from halvard.events import Ended, Event, Fault, Reported
 from halvard.faults import METRICS_UNAVAILABLE, NON_ZERO_EXIT
 from halvard.local.program import Program
 from halvard.local.store import write_durably
 from halvard.plan import Verdict
-from halvard_trainer import reports
 from halvard_trainer.files import replace
-from halvard_trainer.reports import Pattern, Tail, parse_line
+from halvard_trainer.reports import Pattern, Report, Tail, parse_line
 
 KILLED = "Killed"
 _SIGNALS = {number.value: number.name for number in signal.Signals}
@@ -78,7 +77,7 @@ class Reports:
 
     def __init__(self, files: Files, pattern: str | None, start: int) -> None:
         """Begin at the first line; a pattern without a group `step` counts its lines from `start`."""
-        self._sources: list[tuple[Tail, Callable[[str], reports.Report | None]]] = [(Tail(files.reports), parse_line)]
+        self._sources: list[tuple[Tail, Callable[[str], Report | None]]] = [(Tail(files.reports), parse_line)]
         if pattern:
             self._sources.append((Tail(files.log), Pattern(pattern, start).parse))
         self.refused = ""
@@ -93,7 +92,7 @@ class Reports:
                     self.refused = str(error)
                     continue
                 if report is not None:
-                    yield Report(report.step, report.metrics, report.checkpoint)
+                    yield report
 
 
 class Process:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from halvard.events import Ended, Fault, Report, Reported, Started
+from halvard.events import Ended, Fault, Reported, Started
 from halvard.local.leftovers import LOST, last_events
 from halvard.local.process import Files, Leg, Reports, fault
 from halvard.trial import Trial, TrialSpec, TrialStatus
+from halvard_trainer.reports import Report
 
 NOTHING = "reported no loss at step 9 or beyond"
 
