@@ -6,32 +6,36 @@ The peer is the rule as most write it: append the result, sort the rung, scan it
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from benchmarks.results import Scale, Table
 from halvard.schedulers.asha import Asha
 from halvard.study import Asha as AshaSpec
 
 SIZES = (1_000, 10_000, 100_000)
 DECISIONS = 200
-ROUNDS = 5
+PEER_DECISIONS = 10
 
 
-def measure() -> list[tuple[str, ...]]:
-    """Rows of (results, Halvard's µs, the sorting peer's µs, how many times less, smallest and largest round)."""
-    rows = []
-    for size in SIZES:
-        ours = [_asha(size, seed) for seed in range(ROUNDS)]
-        peer = [_sorting(size, seed) for seed in range(ROUNDS if size < SIZES[-1] else 2)]
-        ratio = statistics.median(peer) / statistics.median(ours)
-        spread = f"{min(ours):.1f} - {max(ours):.1f}"
-        rows.append(
-            (f"{size:,}", f"{statistics.median(ours):.1f}", spread, f"{statistics.median(peer):.0f}", f"{ratio:.0f}x")
-        )
-    return rows
+def measure(scale: Scale) -> Iterator[Table]:
+    """Yields one table: what a decision takes here, and what it takes who sorts."""
+    rows, raw = [], {}
+    for size in SIZES[: 2 if scale.quick else None]:
+        ours, peer = [], []
+        for seed in range(scale.rounds):
+            ours.append(_asha(size, seed))
+            peer.append(_sorting(size, seed))
+        medians = [statistics.median(one) * 1e6 for one in ours]
+        mine, theirs = (statistics.median(statistics.median(one) for one in rounds) * 1e6 for rounds in (ours, peer))
+        spread = f"{min(medians):.1f} - {max(medians):.1f} µs"
+        rows.append((f"{size:,}", f"{mine:.1f} µs", spread, f"{theirs:,.0f} µs", f"{theirs / mine:,.0f}x less"))
+        raw |= {f"asha, {size}": ours, f"sorting, {size}": peer}
+    columns = ("results in the rung", "Halvard", "each round", "sorting", "ratio")
+    yield Table("A decision of the scheduler", columns, rows, "Goal: a tenth of the fastest peer's at most.", raw)
 
 
-def _asha(size: int, seed: int) -> float:
-    """Median µs of record + promote once the lowest rung holds `size` results."""
+def _asha(size: int, seed: int) -> list[float]:
+    """Seconds of each record + promote once the lowest rung holds `size` results."""
     asha = Asha(AshaSpec(min_budget=1, max_budget=81, reduction_factor=3), "minimize")
     draw = random.Random(seed)
     for index in range(size):
@@ -42,10 +46,10 @@ def _asha(size: int, seed: int) -> float:
         asha.record(size + index, 1, draw.random())
         asha.promote()
 
-    return _median_us(decide, DECISIONS)
+    return _seconds(decide, DECISIONS)
 
 
-def _sorting(size: int, seed: int) -> float:
+def _sorting(size: int, seed: int) -> list[float]:
     draw = random.Random(seed)
     results = [(draw.random(), index) for index in range(size)]
     promoted = {index for _, index in sorted(results)[: size // 3]}
@@ -57,13 +61,13 @@ def _sorting(size: int, seed: int) -> float:
                 promoted.add(candidate)
                 return
 
-    return _median_us(decide, 20)
+    return _seconds(decide, PEER_DECISIONS)
 
 
-def _median_us(decide: Callable[[int], None], times: int) -> float:
+def _seconds(decide: Callable[[int], None], times: int) -> list[float]:
     seconds = []
     for index in range(times):
         start = time.perf_counter()
         decide(index)
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds) * 1e6
+    return seconds

@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Unsaved:
-    """Trials whose progress is not stored yet, with the time by when it must be: what would be lost is only cosmetic."""
+    """Trials whose progress is not stored yet, and by when it must be: what a crash would lose is only cosmetic."""
 
     due: dict[int, float] = field(default_factory=dict)
 

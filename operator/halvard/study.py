@@ -3,60 +3,90 @@
 Rules that span fields carry the same words here as the CEL rules of the CRD; `halvard.invalid` gives both one voice.
 """
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field
 
-Value = str | int | float | bool
-"""One value of one parameter."""
+from halvard.invalid import Check, FieldError, InvalidStudy, parse, rule
+from halvard.model import LARGEST, Model, Name, Values
+from halvard.model import Value as Value  # noqa: PLC0414  # one of this module's words
+from halvard.template import checked_template
+
+API_VERSION = "halvard.dev/v1alpha1"
+DURATION = "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 
 Goal = Literal["minimize", "maximize"]
 Scale = Literal["linear", "log"]
 
 
-class Model(BaseModel):
-    """A frozen value written in camelCase, which refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-
 class Objective(Model):
     """What is to be optimised; the study ends early once a rung's result reaches `target`."""
 
-    metric: str
+    metric: Annotated[str, Field(min_length=1, max_length=128)]
     goal: Goal
     target: float | None = None
 
 
-class FloatRange(Model):
-    """A real number in [min, max], drawn evenly on `scale`, on the grid min + k * step where there is a step."""
+class Range(Model):
+    """Numbers in [min, max], drawn evenly on `scale`, on the grid min + k * step where there is a step."""
 
     min: float
     max: float
     scale: Scale = "linear"
-    step: float | None = None
+    step: Annotated[float, Field(gt=0)] | None = None
+
+    @rule("min must be less than max")
+    def _ordered(self) -> bool:
+        return self.min < self.max
+
+    @rule("min must be greater than 0 where scale is log", field="min")
+    def _has_a_logarithm(self) -> bool:
+        return self.scale != "log" or self.min > 0
+
+    @rule("step cannot be combined with scale log: leave one of them out", field="step")
+    def _steps_are_linear(self) -> bool:
+        return self.step is None or self.scale != "log"
+
+    @rule("step must be no larger than max - min", field="step")
+    def _step_fits(self) -> bool:
+        return self.step is None or self.step <= self.max - self.min
 
 
-class IntRange(Model):
-    """An integer in [min, max], drawn evenly on `scale`, on the grid min + k * step."""
+class FloatRange(Range):
+    """A real number."""
 
-    min: int
-    max: int
-    scale: Scale = "linear"
-    step: int | None = None
+
+class IntRange(Range):
+    """An integer; without a step, any of them."""
+
+    min: Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+    max: Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+    step: Annotated[int, Field(ge=1)] | None = None
 
 
 class Parameter(Model):
-    """One axis of the search space; with `when`, it exists only while every parent named there has one of the values given."""
+    """One axis of the search space; with `when`, it exists only while every parent named there has a value given."""
 
-    name: str
+    name: Annotated[str, Field(max_length=63, pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
     float: FloatRange | None = None
     int: IntRange | None = None
-    choice: tuple[Value, ...] | None = None
-    when: Mapping[str, tuple[Value, ...]] = Field(default_factory=dict)
+    choice: Values | None = None
+    when: Annotated[Mapping[str, Values], Field(max_length=16)] = Field(default_factory=dict)
+
+    @rule("exactly one of float, int and choice must be set")
+    def _one_kind(self) -> bool:
+        return sum(kind is not None for kind in (self.float, self.int, self.choice)) == 1
+
+    def allows(self, value: Value) -> bool:
+        """Whether the parameter can have this value (steps are not looked at)."""
+        if self.choice is not None:
+            return (type(value), value) in ((type(choice), choice) for choice in self.choice)
+        axis = self.float or self.int
+        return axis is not None and not isinstance(value, str | bool) and axis.min <= value <= axis.max
 
 
 class RandomSampler(Model):
@@ -73,13 +103,22 @@ class Sampler(Model):
     random: RandomSampler | None = None
     grid: GridSampler | None = None
 
+    @rule("exactly one of random and grid must be set")
+    def _one_sampler(self) -> bool:
+        return (self.random is None) != (self.grid is None)
+
 
 class Asha(Model):
-    """Asynchronous successive halving (Li et al., MLSys 2020): budgets minBudget * reductionFactor^k, capped by maxBudget."""
+    """Asynchronous successive halving (Li et al., MLSys 2020): budgets minBudget * reductionFactor^k, capped."""
 
-    min_budget: int = 1
-    max_budget: int
-    reduction_factor: int = 3
+    min_budget: Annotated[int, Field(ge=1, le=LARGEST)] = 1
+    max_budget: Annotated[int, Field(ge=1, le=LARGEST)]
+    reduction_factor: Annotated[int, Field(ge=2, le=1000)] = 3
+    brackets: Annotated[int, Field(ge=1, le=1)] = 1
+
+    @rule("maxBudget must be greater than minBudget", field="maxBudget")
+    def _is_a_ladder(self) -> bool:
+        return self.max_budget > self.min_budget
 
 
 class Scheduler(Model):
@@ -87,20 +126,28 @@ class Scheduler(Model):
 
     asha: Asha | None = None
 
+    @rule("exactly one scheduler must be set: asha")
+    def _one_scheduler(self) -> bool:
+        return self.asha is not None
+
 
 class Limits(Model):
     """What the whole study may use. `duration` is text such as `12h` or `1h30m`."""
 
-    trials: int | None = None
-    gpu_hours: float | None = None
-    duration: str | None = None
-    failed_trials: int = 20
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    duration: Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)] | None = None
+    failed_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 20
+
+    @rule("at least one of trials, gpuHours and duration must be set, or the study never ends")
+    def _ends(self) -> bool:
+        return not (self.trials is None and self.gpu_hours is None and self.duration is None)
 
 
 class PersistentVolumeClaim(Model):
     """The claim that holds the checkpoints, in the study's namespace."""
 
-    claim_name: str
+    claim_name: Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class Checkpoint(Model):
@@ -110,9 +157,16 @@ class Checkpoint(Model):
 
 
 class Stdout(Model):
-    """Reads reports from what the trainer prints: `pattern` is a Python regular expression whose named groups are the metrics (and `step`)."""
+    """Reads reports from what the trainer prints: the named groups of `pattern` are the metrics (and `step`)."""
 
-    pattern: str
+    pattern: Annotated[str, Field(min_length=1, max_length=1024)]
+
+    @Check
+    def _compiles(self) -> Iterator[tuple[str, str]]:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            yield "pattern", f"must be a Python regular expression: {error}"
 
 
 class Collector(Model):
@@ -125,16 +179,57 @@ class StudySpec(Model):
     """What the user asked for."""
 
     objective: Objective
-    parameters: tuple[Parameter, ...]
+    parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=64)]
     sampler: Sampler = Sampler(random=RandomSampler())
     scheduler: Scheduler
-    parallelism: Annotated[int, Field(ge=0)] = 1
+    parallelism: Annotated[int, Field(ge=0, le=100_000)] = 1
     limits: Limits
     seed: int = 0
     suspend: bool = False
     checkpoint: Checkpoint | None = None
-    collector: Collector = Collector()
-    template: dict[str, Any]
+    collector: Collector = Field(default_factory=Collector)
+    template: Annotated[dict[str, Any], AfterValidator(checked_template)]
+
+    @rule("names must be unique, ignoring case: they become environment variables", field="parameters")
+    def _names_differ(self) -> bool:
+        return len({parameter.name.lower() for parameter in self.parameters}) == len(self.parameters)
+
+    @rule("when must name parameters of the list", field="parameters")
+    def _parents_exist(self) -> bool:
+        return {parent for p in self.parameters for parent in p.when} <= {p.name for p in self.parameters}
+
+    @rule("grid needs a step on every float parameter", field="sampler.grid")
+    def _grid_has_steps(self) -> bool:
+        return self.sampler.grid is None or all(p.float is None or p.float.step is not None for p in self.parameters)
+
+    @rule(
+        "pattern must have a group named as the metric of the objective: (?P<metric>...)",
+        field="collector.stdout.pattern",
+    )
+    def _pattern_finds_the_metric(self) -> bool:
+        return self.collector.stdout is None or f"(?P<{self.objective.metric}>" in self.collector.stdout.pattern
+
+    @rule("one container must be named trainer", field="template.spec.containers")
+    def _has_a_trainer(self) -> bool:
+        return any(container["name"] == "trainer" for container in self.template["spec"]["containers"])
+
+    @rule("trainer must have a command where its stdout is collected", field="template.spec.containers")
+    def _trainer_has_a_command(self) -> bool:
+        containers = self.template["spec"]["containers"]
+        return self.collector.stdout is None or all(c["name"] != "trainer" or c.get("command") for c in containers)
+
+    @Check
+    def _parents_come_first_and_have_the_values(self) -> Iterator[tuple[str, str]]:
+        parents = {parameter.name: (place, parameter) for place, parameter in enumerate(self.parameters)}
+        conditions = [(place, *when) for place, p in enumerate(self.parameters) for when in p.when.items()]
+        for place, name, values in conditions:
+            parent_place, parent = parents.get(name, (-1, None))
+            field = f"parameters[{place}].when.{name}"
+            if parent_place >= place:
+                yield field, f"{name} must stand earlier in the list than {self.parameters[place].name}"
+            for value in values:
+                if parent and not parent.allows(value):
+                    yield field, f"{json.dumps(value)} is not a value of the parameter {name}"
 
 
 StudyState = Literal["Pending", "Running", "Suspended", "Complete", "Failed"]
@@ -173,7 +268,7 @@ class BestTrial(Model):
 
 
 class RungStatus(Model):
-    """One rung: results so far, how many of those trials were given a higher budget, and how many train towards it now."""
+    """One rung: results so far, how many of those trials got a higher budget, and how many train towards it now."""
 
     budget: int
     completed: int = 0
@@ -182,7 +277,11 @@ class RungStatus(Model):
 
 
 class Hours(Model):
-    """Hours by outcome: of legs whose trial went on (`promoted`), finished (`complete`), waits or was not taken further (`paused`), failed, or that faults took (`lost`)."""
+    """Hours by outcome.
+
+    Of legs whose trial went on (`promoted`), finished (`complete`), waits or was not taken further (`paused`), or
+    failed, and what faults took (`lost`).
+    """
 
     total: float = 0.0
     promoted: float = 0.0
@@ -209,6 +308,26 @@ class StudyStatus(Model):
     used: Mapping[str, str] = Field(default_factory=dict)
 
 
+class Metadata(Model, extra="ignore"):
+    """What Halvard reads of a Study's metadata."""
+
+    name: Name
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    deletion_timestamp: datetime | None = None
+
+
+class StudyManifest(Model):
+    """A Study as YAML files and the API server hold it."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: StudySpec
+    status: StudyStatus = StudyStatus()
+
+
 class Study(Model):
     """A Study and the identity the store gave it (`uid` is empty outside a cluster)."""
 
@@ -219,3 +338,22 @@ class Study(Model):
     deleting: bool = False
     spec: StudySpec
     status: StudyStatus = StudyStatus()
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
+        """Returns the Study that a user wrote or the API server stored; raises InvalidStudy with all that is wrong."""
+        api_version, kind = manifest.get("apiVersion"), manifest.get("kind")
+        if (api_version, kind) != (API_VERSION, "Study"):
+            wrong = FieldError("kind", f'no matches for kind "{kind}" in version "{api_version}"')
+            raise InvalidStudy([wrong])
+        read = parse(StudyManifest, {"metadata": {}, **manifest})
+        metadata = read.metadata
+        return cls(
+            name=metadata.name,
+            namespace=metadata.namespace,
+            uid=metadata.uid,
+            generation=metadata.generation,
+            deleting=metadata.deletion_timestamp is not None,
+            spec=read.spec,
+            status=read.status,
+        )

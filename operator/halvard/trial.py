@@ -5,11 +5,11 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from halvard.study import Model, Value
+from halvard.model import Model, Value
 
 TrialState = Literal["Pending", "Running", "Paused", "Complete", "Stopped", "Failed"]
 FINISHED: frozenset[TrialState] = frozenset({"Complete", "Stopped", "Failed"})
@@ -18,7 +18,7 @@ FINISHED: frozenset[TrialState] = frozenset({"Complete", "Stopped", "Failed"})
 class RungResult(Model):
     """The objective at one rung; `value` is None where it was not finite.
 
-    `step` is where it was reported (at or beyond `budget`), `seconds` and `gpuSeconds` what the leg took since the rung below.
+    `step` is where it was reported (at or beyond `budget`), `seconds` and `gpuSeconds` the time since the rung below.
     """
 
     budget: int
@@ -30,7 +30,7 @@ class RungResult(Model):
 
 
 class SavedCheckpoint(Model):
-    """The last acknowledged checkpoint: its name inside the directory of the attempt that wrote it, and the step it holds."""
+    """The last acknowledged checkpoint: its name in the directory of the attempt that wrote it, and its step."""
 
     name: str
     step: int
@@ -52,11 +52,11 @@ class Lost(Model):
 
 
 class TrialSpec(Model):
-    """What was decided: the configuration, and how far it may train in total (`budget`); a promotion raises the budget."""
+    """What was decided: the configuration, and how far it may train in total; a promotion raises that budget."""
 
-    index: int
-    bracket: int = 0
-    budget: int
+    index: Annotated[int, Field(ge=0)]
+    bracket: Annotated[int, Field(ge=0)] = 0
+    budget: Annotated[int, Field(ge=1)]
     parameters: Mapping[str, Value]
     decision: str = ""
 
@@ -83,6 +83,19 @@ class Trial(Model):
     status: TrialStatus = TrialStatus()
     uid: str = ""
     version: str = Field(default="", description="resourceVersion this value was read at")
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
+        """Returns the Trial that the API server (or a file) holds; raises pydantic's ValidationError if it is none."""
+        metadata = manifest["metadata"]
+        read = {
+            "name": metadata["name"],
+            "uid": metadata.get("uid", ""),
+            "version": metadata.get("resourceVersion", ""),
+            "spec": manifest.get("spec"),
+            "status": manifest.get("status") or {},
+        }
+        return cls.model_validate(read)
 
     @property
     def index(self) -> int:

@@ -328,10 +328,10 @@ def test_no_scheduler_is_refused() -> None:
     spec = StudySpec.model_validate(
         {
             "objective": {"metric": "loss", "goal": "minimize"},
-            "parameters": [],
+            "parameters": [{"name": "lr", "choice": [0.1]}],
             "scheduler": {"asha": {"maxBudget": 9}},
             "limits": {},
-            "template": {},
+            "template": {"spec": {"containers": [{"name": "trainer"}]}},
         }
     )
     with pytest.raises(ValueError, match=r"spec\.scheduler needs asha"):

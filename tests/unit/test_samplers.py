@@ -30,7 +30,7 @@ def study_spec(axes: list[dict[str, Any]], sampler: str, seed: int = 7) -> Study
             "scheduler": {"asha": {"maxBudget": 9}},
             "limits": {"trials": 10},
             "seed": seed,
-            "template": {},
+            "template": {"spec": {"containers": [{"name": "trainer"}]}},
         }
     )
 

@@ -28,7 +28,7 @@ def study_spec(trials: int | None = 40, **changes: Any) -> StudySpec:
         "parameters": AXES,
         "scheduler": {"asha": {"maxBudget": 9}},
         "limits": {"trials": trials},
-        "template": {},
+        "template": {"spec": {"containers": [{"name": "trainer"}]}},
     }
     return StudySpec.model_validate(spec | changes)
 
