@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.results import Scale, Table
+from benchmarks.results import Rounds, Scale, Table
 from halvard.schedulers.asha import Asha
 from halvard.study import Asha as AshaSpec
 
@@ -19,7 +19,8 @@ PEER_DECISIONS = 10
 
 def measure(scale: Scale) -> Iterator[Table]:
     """Yields one table: what a decision takes here, and what it takes who sorts."""
-    rows, raw = [], {}
+    rows: list[tuple[str, ...]] = []
+    raw: dict[str, Rounds] = {}
     for size in SIZES[: 2 if scale.quick else None]:
         ours, peer = [], []
         for seed in range(scale.rounds):

@@ -21,6 +21,7 @@ from halvard.local.program import GPU, gpus, notices, program, trainer
 from halvard.local.runner import Job, Runner
 from halvard.local.store import ChangedError, InUseError, Store, check_unchanged
 from halvard.local.summary import summary
+from halvard.manifest import load
 from halvard.progress import Progress
 from halvard.study import Study
 
@@ -50,7 +51,7 @@ def run(path: Path, results: Path) -> int:
 def read(path: Path) -> dict[str, Any]:
     """Returns the manifest in a file of YAML; raises UnrunnableError where it is not one document that is a mapping."""
     try:
-        manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
+        manifest = load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UnrunnableError(f"{path}: not a YAML document: {error}") from error
     if not isinstance(manifest, dict):
