@@ -1,0 +1,211 @@
+"""What was last seen of Studies, Trials and Pods: small frozen values, fed by watches, re-lists and our own writes.
+
+It never goes back to an older version of an object, and remembers for every study what changed since somebody looked.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from halvard.invalid import InvalidStudy
+from halvard.kube import Manifest, Page
+from halvard.observe import PodView, observe
+from halvard.pods import LABEL_STUDY
+from halvard.queue import Key
+from halvard.study import Study, StudyStatus
+from halvard.trial import Trial
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Cached(Generic[T]):
+    """One object: who it is, whose it is (`study` is a name, `owner` the uid of its controller), and what it says."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    study: str
+    owner: str
+    value: T
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    @property
+    def study_key(self) -> Key:
+        """Namespace and name of its study."""
+        return self.namespace, self.study
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """What became of an object since somebody looked."""
+
+    item: Cached[T]
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenStudy:
+    """A Study whose spec the API server took although it makes no sense; `message` says what would be right."""
+
+    message: str
+    generation: int
+    deleting: bool
+    status: StudyStatus
+
+
+class Store(Generic[T]):
+    """The objects of one kind, found by name, by study and by uid."""
+
+    def __init__(self, study_of: Callable[[Manifest], str], parse: Callable[[Manifest], T]) -> None:
+        """`study_of` names an object's study, `parse` turns its manifest into a value (ValueError: it is left out)."""
+        self._study_of = study_of
+        self._parse = parse
+        self._items: dict[Key, Cached[T]] = {}
+        self._by_study: dict[Key, dict[Key, Cached[T]]] = {}
+        self._by_uid: dict[str, Cached[T]] = {}
+        self._changes: dict[Key, dict[str, Change[T]]] = {}
+        self._buried: dict[Key, int] = {}
+
+    def __len__(self) -> int:
+        """How many objects there are."""
+        return len(self._items)
+
+    def get(self, key: Key) -> Cached[T] | None:
+        """Returns the object of that namespace and name."""
+        return self._items.get(key)
+
+    def by_uid(self, uid: str) -> Cached[T] | None:
+        """Returns the object with that uid."""
+        return self._by_uid.get(uid)
+
+    def of(self, study: Key) -> list[Cached[T]]:
+        """Returns every object of a study."""
+        return list(self._by_study.get(study, {}).values())
+
+    def studies(self) -> list[Key]:
+        """Returns every study that has an object here."""
+        return list(self._by_study)
+
+    def changes(self, study: Key) -> list[Change[T]]:
+        """Returns what changed since the last call, each object once, in the order of its first change."""
+        return list(self._changes.pop(study, {}).values())
+
+    def seen(self, manifest: Manifest) -> Key | None:
+        """Takes over what a watch or a list says; returns the study it is news for."""
+        metadata = manifest["metadata"]
+        key, version = (metadata.get("namespace", ""), metadata["name"]), int(metadata["resourceVersion"])
+        if not self._newer(key, version):
+            return None
+        try:
+            value = self._parse(manifest)
+        except ValueError as error:
+            log.error("%s/%s %s is left out: %s", *key, manifest.get("kind", ""), error)
+            return None
+        owners = metadata.get("ownerReferences", ())
+        owner = next((reference["uid"] for reference in owners if reference.get("controller")), "")
+        item = Cached(*key, metadata["uid"], version, self._study_of(manifest), owner, value)
+        self.put(item)
+        return item.study_key
+
+    def put(self, item: Cached[T]) -> None:
+        """Takes over an object, unless something newer is known."""
+        if not self._newer(item.key, item.version):
+            return
+        before = self._items.get(item.key)
+        if before is not None and (before.uid, before.study) != (item.uid, item.study):
+            self._remove(before)
+        self._items[item.key] = self._by_uid[item.uid] = item
+        self._by_study.setdefault(item.study_key, {})[item.key] = item
+        self._changes.setdefault(item.study_key, {})[item.uid] = Change(item, gone=False)
+
+    def gone(self, manifest: Manifest) -> Key | None:
+        """Takes over a deletion, and what the object said last; returns the study it is news for."""
+        self.seen(manifest)
+        metadata = manifest["metadata"]
+        key = (metadata.get("namespace", ""), metadata["name"])
+        item = self._items.get(key)
+        if item is None or item.uid != metadata["uid"]:
+            return None
+        self._buried[key] = item.version
+        self._remove(item)
+        return item.study_key
+
+    async def replace(self, pages: AsyncIterator[Page], known: Iterable[Cached[T]]) -> set[Key]:
+        """Takes over a list; what is `known`, not in it and not newer than it, is gone.
+
+        Returns the studies that it is news for.
+        """
+        news: set[Key] = set()
+        listed: set[str] = set()
+        version = 0
+        async for page in pages:
+            news.update(study for manifest in page.items if (study := self.seen(manifest)))
+            listed.update(manifest["metadata"]["uid"] for manifest in page.items)
+            version = page.version
+        for item in known:
+            if item.uid not in listed and item.version <= version and item.uid in self._by_uid:
+                self._remove(item)
+                news.add(item.study_key)
+        return news
+
+    def everything(self) -> list[Cached[T]]:
+        """Returns every object."""
+        return list(self._items.values())
+
+    def forget_deletions(self) -> None:
+        """Drops the memory of deleted objects: it only guards against answers that were on their way meanwhile."""
+        self._buried.clear()
+
+    def _newer(self, key: Key, version: int) -> bool:
+        item = self._items.get(key)
+        return version > max(item.version if item else -1, self._buried.get(key, -1))
+
+    def _remove(self, item: Cached[T]) -> None:
+        del self._items[item.key]
+        del self._by_uid[item.uid]
+        of_study = self._by_study[item.study_key]
+        del of_study[item.key]
+        if not of_study:
+            del self._by_study[item.study_key]
+        self._changes.setdefault(item.study_key, {})[item.uid] = Change(item, gone=True)
+
+
+class Cache:
+    """Everything the operator watches."""
+
+    def __init__(self) -> None:
+        """Knows nothing yet."""
+        self.studies = Store(_own_name, parse_study)
+        self.trials = Store(_study_label, Trial.from_manifest)
+        self.pods: Store[PodView] = Store(_study_label, observe)
+
+    def forget_changes(self, study: Key) -> None:
+        """Drops the changes that nobody will ask for any more."""
+        for store in (self.studies, self.trials, self.pods):
+            store.changes(study)
+
+
+def parse_study(manifest: Manifest) -> Study | BrokenStudy:
+    """Returns the Study, or what is wrong with it."""
+    try:
+        return Study.from_manifest(manifest)
+    except InvalidStudy as error:
+        metadata = manifest["metadata"]
+        status = StudyStatus.model_validate(manifest.get("status") or {})
+        return BrokenStudy(str(error), metadata["generation"], "deletionTimestamp" in metadata, status)
+
+
+def _own_name(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["name"])
+
+
+def _study_label(manifest: Manifest) -> str:
+    return str(manifest["metadata"].get("labels", {}).get(LABEL_STUDY, ""))

@@ -1,0 +1,153 @@
+"""The crank in a cluster: a study's key becomes events, events a plan, the plan calls; then the status is written."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from halvard.apply import Applier, as_json
+from halvard.cache import BrokenStudy, Cache, Cached
+from halvard.decide import decide
+from halvard.inbox import Inbox
+from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, Refused
+from halvard.metrics import Metrics
+from halvard.pods import LABEL_STUDY
+from halvard.queue import Key
+from halvard.sessions import Session
+from halvard.status import MESSAGE_LENGTH, study_status
+from halvard.study import Condition, Study, StudyStatus
+
+STATUS_PERIOD = 1.0
+INVALID_SPEC = "InvalidSpec"
+TRIALS_DO_NOT_FIT = "TrialsDoNotFit"
+TRIAL_REFUSED = "TrialRefused"
+
+
+class Reconciler:
+    """Turns the crank of one study at a time; called by the queue, never twice at once for the same key."""
+
+    def __init__(self, kube: Kube, cache: Cache, inbox: Inbox, applier: Applier, metrics: Metrics) -> None:
+        """Starts with no study in memory."""
+        self._kube = kube
+        self._cache = cache
+        self._inbox = inbox
+        self._applier = applier
+        self._metrics = metrics
+        self._sessions: dict[Key, Session] = {}
+
+    async def __call__(self, key: Key) -> float | None:
+        """Turns it once; returns in how many seconds to look again.
+
+        Raises KubeError, after which the next call folds the study anew.
+        """
+        study = self._cache.studies.get(key)
+        if study is None or study.value.deleting:
+            self._forget(key)
+            self._inbox.drop(key, "the study is being deleted")
+            return None
+        if isinstance(study.value, BrokenStudy):
+            self._forget(key)
+            await self._degrade(study, INVALID_SPEC, study.value.message)
+            return None
+        try:
+            session = await self._session(study.value, study.version)
+        except ValueError as error:
+            await self._degrade(study, TRIALS_DO_NOT_FIT, str(error))
+            raise
+        try:
+            again = await self._turn(key, session)
+        except Refused as error:
+            await self._degrade(study, TRIAL_REFUSED, str(error))
+            raise
+        return soonest(again, await self._save_status(key, session))
+
+    async def _session(self, study: Study, version: int) -> Session:
+        """The study as it is in memory; folded anew where it is not there, or not to be trusted."""
+        key = (study.namespace, study.name)
+        session = self._sessions.get(key)
+        if session and session.sound and session.follow(study, version):
+            return session
+        if session and not session.sound:
+            await self._refresh(key)  # what the failed turn has stored is not known
+        fresh = self._sessions[key] = Session(self._cache, study, version)
+        fresh.unstored = session.unstored if session else []
+        return fresh
+
+    async def _turn(self, key: Key, session: Session) -> float | None:
+        now = time.time()
+        reports = [*session.unstored, *self._inbox.take(key)]
+        events = [*reports, *session.gather(now)]
+        session.sound, session.unstored = False, []
+        with self._metrics.decision.time():
+            plan = decide(session.progress, events, now)
+        session.unstored = reports
+        all_taken = await self._applier.apply(session.progress, plan)
+        session.sound, session.unstored = True, []
+        self._inbox.settle(key, session.progress.verdict)
+        for report in reports:
+            self._metrics.report_lag.observe(max(0.0, time.time() - report.at))
+        if not all_taken:
+            return 0.0  # only `decide` knows when to try again
+        return None if plan.wake_at is None else plan.wake_at - time.time()
+
+    async def _refresh(self, key: Key) -> None:
+        """Reads a study's trials and Pods from the store itself."""
+        namespace, name = key
+        selector = f"{LABEL_STUDY}={name}"
+        trials, pods = self._cache.trials, self._cache.pods
+        await trials.replace(self._kube.pages(TRIALS, namespace, selector), trials.of(key))
+        await pods.replace(self._kube.pages(PODS, namespace, selector), pods.of(key))
+
+    def _forget(self, key: Key) -> None:
+        self._sessions.pop(key, None)
+        self._cache.forget_changes(key)
+
+    # --- the Study's status ---------------------------------------------------------------------------------------
+
+    async def _save_status(self, key: Key, session: Session) -> float | None:
+        """Writes the status where it has changed; what only counts, at most once a second."""
+        progress = session.progress
+        urgent = (progress.outcome, progress.suspended, progress.block is None, progress.study.generation)
+        clock = asyncio.get_running_loop().time()
+        if urgent == session.urgent and (wait := session.status_at + STATUS_PERIOD - clock) > 0:
+            return wait
+        session.urgent, session.status_at = urgent, clock
+        study = self._cache.studies.get(key)
+        if study is None:
+            return None
+        return await self._write_status(study, study_status(progress, time.time()))
+
+    async def _degrade(self, study: Cached[Study | BrokenStudy], reason: str, message: str) -> None:
+        """Says why nothing is started, in the words of whoever refuses it."""
+        status = study.value.status
+        before = next((condition for condition in status.conditions if condition.type == "Degraded"), None)
+        since = before.last_transition_time if before and before.status == "True" else datetime.now(UTC)
+        condition = Condition(
+            type="Degraded",
+            status="True",
+            reason=reason,
+            message=message[:MESSAGE_LENGTH],
+            last_transition_time=since,
+            observed_generation=study.value.generation,
+        )
+        others = (other for other in status.conditions if other.type != "Degraded")
+        update = {"conditions": (*others, condition), "observed_generation": study.value.generation}
+        await self._write_status(study, status.model_copy(update=update))
+
+    async def _write_status(self, study: Cached[Study | BrokenStudy], status: StudyStatus) -> float | None:
+        """Writes a status that differs from the stored one; returns 0 where somebody else was faster."""
+        if status == study.value.status:
+            return None
+        try:
+            written = await self._kube.patch(
+                STUDIES, study.namespace, study.name, version=str(study.version), part="status", value=as_json(status)
+            )
+        except Conflict:
+            self._cache.studies.seen(await self._kube.get(STUDIES, study.namespace, study.name))
+            return 0.0
+        self._cache.studies.seen(written)
+        return None
+
+
+def soonest(*delays: float | None) -> float | None:
+    """Returns the shortest delay there is."""
+    return min((delay for delay in delays if delay is not None), default=None)

@@ -1,0 +1,182 @@
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from halvard.cache import BrokenStudy, Cache, Change
+from halvard.kube import Manifest, Page
+from halvard.study import Study
+
+STUDY = ("team-a", "digits")
+
+
+def trial(index: int, version: int, *, uid: str = "", study: str = "digits", **status: Any) -> Manifest:
+    name = f"{study}-{index:04d}"
+    return {
+        "apiVersion": "halvard.dev/v1alpha1",
+        "kind": "Trial",
+        "metadata": {
+            "name": name,
+            "namespace": "team-a",
+            "uid": uid or f"uid-of-{name}",
+            "resourceVersion": str(version),
+            "labels": {"halvard.dev/study": study},
+            "ownerReferences": [{"kind": "Study", "uid": f"uid-of-{study}", "controller": True}],
+        },
+        "spec": {"index": index, "budget": 1, "parameters": {"lr": 0.1}},
+        "status": status,
+    }
+
+
+def study(version: int, **spec: Any) -> Manifest:
+    return {
+        "apiVersion": "halvard.dev/v1alpha1",
+        "kind": "Study",
+        "metadata": {
+            "name": "digits",
+            "namespace": "team-a",
+            "uid": "uid-of-digits",
+            "resourceVersion": str(version),
+            "generation": 4,
+        },
+        "spec": {
+            "objective": {"metric": "loss", "goal": "minimize"},
+            "parameters": [{"name": "lr", "float": {"min": 0.1, "max": 1.0}}],
+            "scheduler": {"asha": {"maxBudget": 9}},
+            "limits": {"trials": 10},
+            "template": {"spec": {"containers": [{"name": "trainer", "image": "none"}]}},
+            **spec,
+        },
+        "status": {"state": "Running", "trials": {"total": 3}},
+    }
+
+
+async def listed(version: int, *items: Manifest) -> AsyncIterator[Page]:
+    yield Page(list(items[:1]), version)
+    yield Page(list(items[1:]), version)
+
+
+@pytest.fixture
+def cache() -> Cache:
+    return Cache()
+
+
+def test_an_object_is_found_by_name_by_uid_and_by_study(cache: Cache) -> None:
+    assert cache.trials.seen(trial(3, 10)) == STUDY
+    item = cache.trials.get(("team-a", "digits-0003"))
+    assert item is not None
+    assert cache.trials.by_uid("uid-of-digits-0003") is item
+    assert cache.trials.of(STUDY) == [item]
+    assert (item.version, item.owner, item.value.index) == (10, "uid-of-digits", 3)
+
+
+def test_what_is_not_newer_is_no_news(cache: Cache) -> None:
+    cache.trials.seen(trial(3, 10, state="Running"))
+    assert cache.trials.seen(trial(3, 10, state="Paused")) is None
+    assert cache.trials.seen(trial(3, 9, state="Paused")) is None
+    assert [item.value.status.state for item in cache.trials.of(STUDY)] == ["Running"]
+
+
+def test_versions_are_compared_as_numbers(cache: Cache) -> None:
+    cache.trials.seen(trial(3, 9))
+    assert cache.trials.seen(trial(3, 10)) == STUDY
+
+
+def test_a_deleted_object_is_not_brought_back_by_an_older_answer(cache: Cache) -> None:
+    cache.trials.seen(trial(3, 10))
+    assert cache.trials.gone(trial(3, 12)) == STUDY
+    assert cache.trials.seen(trial(3, 11)) is None
+    assert cache.trials.of(STUDY) == []
+    assert cache.trials.by_uid("uid-of-digits-0003") is None
+
+
+def test_a_name_that_is_used_again_is_another_object(cache: Cache) -> None:
+    cache.trials.seen(trial(3, 10, uid="old"))
+    cache.trials.changes(STUDY)
+    cache.trials.seen(trial(3, 20, uid="new"))
+    assert [(change.item.uid, change.gone) for change in cache.trials.changes(STUDY)] == [("old", True), ("new", False)]
+    assert cache.trials.by_uid("old") is None
+
+
+def test_a_deletion_of_an_earlier_object_of_that_name_changes_nothing(cache: Cache) -> None:
+    cache.trials.seen(trial(3, 20, uid="new"))
+    assert cache.trials.gone(trial(3, 15, uid="old")) is None
+    assert [item.uid for item in cache.trials.of(STUDY)] == ["new"]
+
+
+def test_changes_are_told_once_each_object_with_its_latest(cache: Cache) -> None:
+    cache.trials.seen(trial(1, 10))
+    cache.trials.seen(trial(2, 11))
+    cache.trials.seen(trial(1, 12))
+    changes = cache.trials.changes(STUDY)
+    assert [(change.item.value.index, change.item.version) for change in changes] == [(1, 12), (2, 11)]
+    assert cache.trials.changes(STUDY) == []
+
+
+def test_a_deletion_is_a_change_that_carries_what_was_said_last(cache: Cache) -> None:
+    cache.trials.seen(trial(1, 10))
+    cache.trials.gone(trial(1, 12, state="Running", step=7))
+    [change] = cache.trials.changes(STUDY)
+    assert isinstance(change, Change)
+    assert (change.gone, change.item.value.status.step) == (True, 7)
+
+
+async def test_a_list_finds_what_vanished_unnoticed(cache: Cache) -> None:
+    for index in range(3):
+        cache.trials.seen(trial(index, 10 + index))
+    news = await cache.trials.replace(listed(20, trial(0, 10), trial(2, 15)), cache.trials.everything())
+    assert news == {STUDY}
+    assert [(item.value.index, item.version) for item in cache.trials.of(STUDY)] == [(0, 10), (2, 15)]
+
+
+async def test_a_list_does_not_take_away_what_was_created_after_it(cache: Cache) -> None:
+    cache.trials.seen(trial(5, 30))
+    assert await cache.trials.replace(listed(20), cache.trials.everything()) == set()
+    assert [item.value.index for item in cache.trials.of(STUDY)] == [5]
+
+
+async def test_a_list_without_news_is_none(cache: Cache) -> None:
+    cache.trials.seen(trial(0, 10))
+    assert await cache.trials.replace(listed(20, trial(0, 10)), cache.trials.everything()) == set()
+
+
+async def test_a_list_of_one_study_leaves_the_others_alone(cache: Cache) -> None:
+    cache.trials.seen(trial(0, 10))
+    cache.trials.seen(trial(0, 11, study="other"))
+    await cache.trials.replace(listed(20), cache.trials.of(STUDY))
+    assert [item.study for item in cache.trials.everything()] == ["other"]
+
+
+def test_an_object_that_makes_no_sense_is_left_out_and_said(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    broken = trial(1, 10)
+    broken["spec"]["budget"] = "many"
+    with caplog.at_level(logging.ERROR):
+        assert cache.trials.seen(broken) is None
+    assert "team-a/digits-0001 Trial is left out" in caplog.text
+    assert len(cache.trials) == 0
+
+
+def test_a_study_is_read(cache: Cache) -> None:
+    cache.studies.seen(study(10))
+    item = cache.studies.get(STUDY)
+    assert item is not None
+    assert isinstance(item.value, Study)
+    assert (item.value.name, item.value.generation, item.value.status.trials.total) == ("digits", 4, 3)
+
+
+def test_a_study_that_makes_no_sense_says_why_and_keeps_its_status(cache: Cache) -> None:
+    cache.studies.seen(study(10, scheduler={"asha": {"minBudget": 9, "maxBudget": 3}}))
+    item = cache.studies.get(STUDY)
+    assert item is not None
+    assert isinstance(item.value, BrokenStudy)
+    assert "Budget" in item.value.message
+    assert (item.value.generation, item.value.deleting, item.value.status.state) == (4, False, "Running")
+
+
+def test_a_mended_study_is_read_again(cache: Cache) -> None:
+    cache.studies.seen(study(10, scheduler={"asha": {"minBudget": 9, "maxBudget": 3}}))
+    assert cache.studies.seen(study(11)) == STUDY
+    item = cache.studies.get(STUDY)
+    assert item is not None
+    assert isinstance(item.value, Study)

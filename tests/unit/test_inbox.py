@@ -1,0 +1,135 @@
+import asyncio
+
+import pytest
+
+from halvard import inbox as module
+from halvard.cache import Cache, Cached
+from halvard.endpoint import Answer, UnknownPod
+from halvard.identity import PodIdentity, Unavailable
+from halvard.inbox import Inbox
+from halvard.kube import Manifest
+from halvard.plan import Verdict
+from halvard.queue import Key
+from halvard.study import Study
+from halvard_trainer.reports import Report
+
+STUDY = ("team-a", "digits")
+POD = PodIdentity("team-a", "digits-0003-1", "pod")
+
+
+def manifest(kind: str, name: str, uid: str, owner: str, spec: Manifest, **labels: str) -> Manifest:
+    metadata = {"name": name, "namespace": "team-a", "uid": uid, "resourceVersion": "10", "generation": 1}
+    owners = [{"uid": owner, "controller": True}]
+    return {
+        "apiVersion": "halvard.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {
+            **metadata,
+            "labels": {f"halvard.dev/{k}": v for k, v in labels.items()},
+            "ownerReferences": owners,
+        },
+        "spec": spec,
+    }
+
+
+def study(**changes: object) -> Manifest:
+    spec = {
+        "objective": {"metric": "loss", "goal": "minimize"},
+        "parameters": [{"name": "lr", "float": {"min": 0.1, "max": 1.0}}],
+        "scheduler": {"asha": {"maxBudget": 9}},
+        "limits": {"trials": 10},
+        "template": {"spec": {"containers": [{"name": "trainer", "image": "none"}]}},
+    }
+    return manifest("Study", "digits", "study", "", {**spec, **changes})
+
+
+def trial(version: int = 10, budget: int = 3, **status: object) -> Manifest:
+    spec = {"index": 3, "budget": budget, "parameters": {"lr": 0.5}}
+    made = manifest("Trial", "digits-0003", "trial", "study", spec, study="digits")
+    made["metadata"]["resourceVersion"] = str(version)
+    return {**made, "status": status}
+
+
+@pytest.fixture
+def cache() -> Cache:
+    cache = Cache()
+    cache.studies.seen(study())
+    cache.trials.seen(trial())
+    labels = {"study": "digits", "trial": "digits-0003", "attempt": "1"}
+    cache.pods.seen(manifest("Pod", "digits-0003-1", "pod", "trial", {}, **labels))
+    return cache
+
+
+def report(step: int) -> Report:
+    return Report(step, {"loss": 0.5})
+
+
+async def test_a_report_below_the_budget_is_answered_at_once(cache: Cache) -> None:
+    woken: list[Key] = []
+    inbox = Inbox(cache, woken.append)
+    assert await inbox.push(POD, [report(1), report(2)], 3) == Answer(budget=3)
+    assert woken == [STUDY]
+    taken = inbox.take(STUDY)
+    assert [(event.trial, event.attempt, event.report.step) for event in taken] == [(3, 1, 1), (3, 1, 2)]
+    assert inbox.take(STUDY) == []
+
+
+async def test_a_report_at_the_budget_waits_for_its_verdict(cache: Cache) -> None:
+    inbox = Inbox(cache, lambda _: None)
+    pushed = asyncio.create_task(inbox.push(POD, [report(3)], 3))
+    await asyncio.sleep(0)
+    inbox.settle(STUDY, lambda _trial, _attempt, _step: None)
+    assert not pushed.done()
+    inbox.settle(STUDY, lambda trial, attempt, step: Verdict(step, budget=9) if (trial, attempt) == (3, 1) else None)
+    assert await pushed == Answer(budget=9)
+
+
+async def test_a_verdict_that_does_not_come_is_pending(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    inbox = Inbox(cache, lambda _: None)
+    assert await inbox.push(POD, [report(3)], 3) == Answer()
+
+
+async def test_an_attempt_that_is_over_is_told_why_and_not_believed(cache: Cache) -> None:
+    cache.trials.seen(trial(11, state="Paused", attempt=2, message="paused: place 4 of 6"))
+    inbox = Inbox(cache, lambda _: None)
+    answer = await inbox.push(POD, [report(3)], 3)
+    assert answer == Answer(stop="paused: place 4 of 6", superseded=True)
+    assert inbox.take(STUDY) == []
+
+
+async def test_a_pod_that_is_not_known_is_refused(cache: Cache) -> None:
+    with pytest.raises(UnknownPod, match="team-a/other runs no trial"):
+        await Inbox(cache, lambda _: None).push(PodIdentity("team-a", "other", "other"), [report(3)], 3)
+
+
+async def test_a_pod_that_only_bears_the_labels_is_refused(cache: Cache) -> None:
+    labels = {"study": "digits", "trial": "digits-0003", "attempt": "1"}
+    cache.pods.seen(manifest("Pod", "forged", "forged", "somebody", {}, **labels))
+    with pytest.raises(UnknownPod):
+        await Inbox(cache, lambda _: None).push(PodIdentity("team-a", "forged", "forged"), [report(3)], 3)
+
+
+async def test_a_trial_of_an_earlier_study_of_that_name_is_refused(cache: Cache) -> None:
+    item = cache.studies.get(STUDY)
+    assert item is not None
+    assert isinstance(item.value, Study)
+    cache.studies.put(Cached("team-a", "digits", "another", 20, "digits", "", item.value))
+    with pytest.raises(UnknownPod):
+        await Inbox(cache, lambda _: None).push(POD, [report(3)], 3)
+
+
+async def test_reports_for_a_study_that_is_not_valid_are_asked_for_again(cache: Cache) -> None:
+    broken = study(scheduler={"asha": {"minBudget": 9, "maxBudget": 3}})
+    broken["metadata"]["resourceVersion"] = "20"
+    cache.studies.seen(broken)
+    with pytest.raises(Unavailable, match="is not valid"):
+        await Inbox(cache, lambda _: None).push(POD, [report(3)], 3)
+
+
+async def test_who_waits_for_a_study_that_is_deleted_is_told_to_stop(cache: Cache) -> None:
+    inbox = Inbox(cache, lambda _: None)
+    pushed = asyncio.create_task(inbox.push(POD, [report(3)], 3))
+    await asyncio.sleep(0)
+    inbox.drop(STUDY, "the study is being deleted")
+    assert await pushed == Answer(stop="the study is being deleted")
