@@ -12,7 +12,7 @@ from halvard.ending import deadline, ending, exhausted, gpu_deadline
 from halvard.events import Ended, Event, Reported, Started, Stuck
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import Live, Outcome, Progress
-from halvard.trial import Trial, TrialSpec
+from halvard.trial import RungResult, Trial, TrialSpec
 from halvard.tuner import Leg
 
 STATE_DELAY = 5.0  # seconds: a leg that is over sooner never has its Running written
@@ -105,8 +105,8 @@ class _Turn:
             self._replace(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
         elif live.stopping:
             self._save(lifecycle.requeued(trial, live.stopping, fault=False))
-        elif trial.status.rungs and live.step == trial.status.rungs[-1].step:
-            # It did nothing after its result: it left before it could learn that it was promoted.
+        elif trial.status.rungs and _did_nothing_after(trial.status.rungs[-1], trial.attempt, live.step):
+            # It left before it could learn that it was promoted. The next attempt may not, or it would go on for ever.
             self._save(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
         elif event.fault.counted:
             self._fail(trial, lifecycle.describe(event.fault))
@@ -302,3 +302,8 @@ class _Turn:
 
     def _announce(self, reason: str, message: str, *, warning: bool = False) -> None:
         self.actions.append(Announce("Warning" if warning else "Normal", reason, message))
+
+
+def _did_nothing_after(result: RungResult, attempt: int, step: int) -> bool:
+    """Whether this attempt made the result itself, and `step`, its last report, is not beyond it."""
+    return result.attempt == attempt and step <= result.step

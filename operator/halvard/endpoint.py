@@ -16,6 +16,7 @@ from halvard_trainer.reports import Report, from_wire
 
 MAX_BODY = 64 * 1024
 MAX_REPORTS = 1000
+LONGEST_ELAPSED = 1e9
 BODY_SECONDS = 10.0
 IDLE_SECONDS = 30.0
 PUSHES_A_SECOND = 10.0
@@ -46,10 +47,10 @@ class UnknownPod(Exception):  # noqa: N818  # says what is the case, like `Unava
 class Reports(Protocol):
     """Takes what Pods report."""
 
-    async def push(self, pod: PodIdentity, reports: Sequence[Report], budget: int) -> Answer:
-        """Returns once the reports are stored, and the decision too where one is due, or after 10 s as pending.
+    async def push(self, pod: PodIdentity, reports: Sequence[Report], elapsed: float) -> Answer:
+        """Returns once results among the reports are stored, and the decision on them too, or after 10 s as pending.
 
-        `budget` is the one the sidecar knows. Raises UnknownPod, or Unavailable where it cannot say now.
+        `elapsed`: seconds that the attempt has been running. Raises UnknownPod, or Unavailable where it cannot say now.
         """
 
 
@@ -128,8 +129,8 @@ class Endpoint:
                 )
             if not self._rate.allows(pod.uid):
                 raise Refusal(429, "rate_limited", f"more than {PUSHES_A_SECOND:g} pushes a second from one Pod")
-            reports, budget = parse_push(await _body(request))
-            return await self._reports.push(pod, reports, budget)
+            reports, elapsed = parse_push(await _body(request))
+            return await self._reports.push(pod, reports, elapsed)
         except UnknownPod as error:
             raise Refusal(403, "unauthorized", str(error) or "no trial runs in this Pod") from error
         except Unavailable as error:
@@ -151,20 +152,20 @@ async def serve(application: web.Application, host: str, port: int, tls: Tls) ->
     return runner
 
 
-def parse_push(body: bytes) -> tuple[list[Report], int]:
-    """Returns the reports of a push's body, and the budget its sidecar knows; raises Refusal naming what is wrong."""
+def parse_push(body: bytes) -> tuple[list[Report], float]:
+    """Returns a push's reports and the seconds its attempt has been running; raises Refusal naming what is wrong."""
     try:
         push: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise _invalid(f"the body is not JSON: {error}") from error
     if not isinstance(push, dict) or not isinstance(push.get("reports"), list):
-        raise _invalid('the body has to be {"reports": [...], "budget": 3}')
-    items, budget = push["reports"], push.get("budget")
+        raise _invalid('the body has to be {"reports": [...], "elapsed": 12.5}')
+    items, elapsed = push["reports"], push.get("elapsed")
     if len(items) > MAX_REPORTS:
         raise _invalid(f"reports: {len(items)} of them; at most {MAX_REPORTS} a push")
-    if type(budget) is not int or budget < 1:
-        raise _invalid(f"budget: {budget!r}; has to be a whole number from 1")
-    return [_report(index, item) for index, item in enumerate(items)], budget
+    if isinstance(elapsed, bool) or not isinstance(elapsed, int | float) or not 0 <= elapsed < LONGEST_ELAPSED:
+        raise _invalid(f"elapsed: {elapsed!r}; has to be a number of seconds from 0")
+    return [_report(index, item) for index, item in enumerate(items)], elapsed
 
 
 def _report(index: int, item: object) -> Report:

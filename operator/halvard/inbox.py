@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from halvard.cache import BrokenStudy, Cache
 from halvard.endpoint import Answer, UnknownPod
-from halvard.events import Reported
+from halvard.events import Reported, Started
 from halvard.identity import PodIdentity, Unavailable
+from halvard.observe import PodView
 from halvard.plan import Verdict
 from halvard.queue import Key
 from halvard.trial import Trial
@@ -32,7 +33,7 @@ class Waiting:
 class Box:
     """What has arrived for one study."""
 
-    reports: list[Reported] = field(default_factory=list)
+    events: list[Started | Reported] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
 
 
@@ -45,14 +46,17 @@ class Inbox:
         self._wake = wake
         self._boxes: dict[Key, Box] = {}
 
-    async def push(self, pod: PodIdentity, reports: Sequence[Report], budget: int) -> Answer:  # noqa: ARG002  # the stored budget counts
+    async def push(self, pod: PodIdentity, reports: Sequence[Report], elapsed: float) -> Answer:
         """Puts the reports before the study's next turn, as they arrive, and waits for its verdict where one is due."""
-        study, attempt, trial = self._whose(pod)
+        study, view, trial = self._whose(pod)
+        attempt = view.attempt
         if trial.finished or attempt != trial.attempt:
             return Answer(stop=trial.status.message or SUPERSEDED, superseded=True)
         now = time.time()
         box = self._boxes.setdefault(study, Box())
-        box.reports.extend(Reported(trial.index, attempt, now, report) for report in reports)
+        # The kubelet may tell of the start only after a short leg is over.
+        box.events.append(Started(trial.index, attempt, now - elapsed, view.gpus))
+        box.events.extend(Reported(trial.index, attempt, now, report) for report in reports)
         self._wake(study)
         last = max((report.step for report in reports), default=0)
         if last < trial.spec.budget:
@@ -68,13 +72,13 @@ class Inbox:
             box.waiting.remove(waiting)
         return Answer(budget=verdict.budget, stop=verdict.stop)
 
-    def take(self, study: Key) -> list[Reported]:
-        """Returns the reports that arrived since the last call, in order."""
+    def take(self, study: Key) -> list[Started | Reported]:
+        """Returns what the pushes since the last call say, in order."""
         box = self._boxes.get(study)
         if box is None:
             return []
-        reports, box.reports = box.reports, []
-        return reports
+        events, box.events = box.events, []
+        return events
 
     def settle(self, study: Key, verdict: Callable[[int, int, int], Verdict | None]) -> None:
         """Answers the pushes that have a verdict by now (of trial, attempt, step); it has to be stored already."""
@@ -89,8 +93,8 @@ class Inbox:
         self.settle(study, lambda _trial, _attempt, step: Verdict(step, stop=reason))
         self._boxes.pop(study, None)
 
-    def _whose(self, pod: PodIdentity) -> tuple[Key, int, Trial]:
-        """Returns study, attempt and trial of a Pod; raises UnknownPod, or Unavailable while its study is not valid."""
+    def _whose(self, pod: PodIdentity) -> tuple[Key, PodView, Trial]:
+        """Returns a Pod's study, itself, and its trial; raises UnknownPod, or Unavailable while the study is broken."""
         item = self._cache.pods.by_uid(pod.uid)
         trial = self._cache.trials.get((pod.namespace, item.value.trial)) if item else None
         study = self._cache.studies.get(trial.study_key) if trial else None
@@ -98,4 +102,4 @@ class Inbox:
             raise UnknownPod(f"Pod {pod.namespace}/{pod.name} runs no trial that is known here")
         if isinstance(study.value, BrokenStudy):
             raise Unavailable(f"Study {study.name} is not valid: {study.value.message}")
-        return study.key, item.value.attempt, trial.value
+        return study.key, item.value, trial.value

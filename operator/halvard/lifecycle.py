@@ -40,6 +40,7 @@ def completed_rung(trial: Trial, value: float, seconds: float, gpu_seconds: floa
         budget=trial.spec.budget,
         value=finite(value),
         step=trial.status.step,
+        attempt=trial.attempt,
         seconds=round(seconds, 3),
         gpu_seconds=round(gpu_seconds, 3),
         at=datetime.fromtimestamp(at, UTC),

@@ -1,6 +1,7 @@
 """`halvard operator`: everything is made and connected here, and nothing decided."""
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -77,6 +78,8 @@ def main() -> None:
         asyncio.run(until_signalled(settings))
     except LeaseLost as error:
         raise SystemExit(f"stopping, for somebody else may lead: {error}") from error
+    except KubeError as error:
+        raise SystemExit(f"stopping, for the API server said no: {error}") from error
 
 
 async def until_signalled(settings: Settings) -> None:
@@ -103,7 +106,8 @@ async def run(settings: Settings) -> None:
         await web.TCPSite(probes, settings.host, settings.metrics_port).start()
         await lease.acquire()
         measured.leader.set(1)
-        await Leader(settings, kube, cache, measured, identity).lead(lease, ready)
+        leader = Leader(settings, kube, cache, measured, identity)
+        await first_of(lease.hold, functools.partial(leader.lead, ready))
     finally:
         await probes.cleanup()
         await lease.release()
@@ -126,7 +130,7 @@ class Leader:
         self._settings, self._certificates = settings, certificates
         self._kube, self._cache, self._metrics = kube, cache, measured
 
-    async def lead(self, lease: Lease, ready: asyncio.Event) -> None:
+    async def lead(self, ready: asyncio.Event) -> None:
         """Leads until some part of it ends; sets `ready` once it has seen everything and listens."""
         settings = self._settings
         await self._relist()
@@ -135,7 +139,7 @@ class Leader:
         ready.set()
         log.info("leading %s", ", ".join(settings.namespaces) or "all namespaces")
         try:
-            await first_of(lease.hold, self._queue.run, self._keep_whole, self._watch)
+            await first_of(self._queue.run, self._keep_whole, self._watch)
         finally:
             ready.clear()
             await listening.cleanup()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from halvard.apply import Applier, as_json
 from halvard.cache import BrokenStudy, Cache, Cached
 from halvard.decide import decide
+from halvard.events import Reported
 from halvard.inbox import Inbox
 from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, Refused
 from halvard.metrics import Metrics
@@ -74,17 +75,18 @@ class Reconciler:
 
     async def _turn(self, key: Key, session: Session) -> float | None:
         now = time.time()
-        reports = [*session.unstored, *self._inbox.take(key)]
-        events = [*reports, *session.gather(now)]
+        pushed = [*session.unstored, *self._inbox.take(key)]
+        events = [*pushed, *session.gather(now)]
         session.sound, session.unstored = False, []
         with self._metrics.decision.time():
             plan = decide(session.progress, events, now)
-        session.unstored = reports
+        session.unstored = pushed
         all_taken = await self._applier.apply(session.progress, plan)
         session.sound, session.unstored = True, []
         self._inbox.settle(key, session.progress.verdict)
-        for report in reports:
-            self._metrics.report_lag.observe(max(0.0, time.time() - report.at))
+        for event in pushed:
+            if isinstance(event, Reported):
+                self._metrics.report_lag.observe(max(0.0, time.time() - event.at))
         if not all_taken:
             return 0.0  # only `decide` knows when to try again
         return None if plan.wake_at is None else plan.wake_at - time.time()

@@ -14,7 +14,7 @@ from halvard.trial import Trial
 class Session:
     """A study being worked on.
 
-    `sound` is False from the moment a turn decides until all of it is stored; `unstored` are the reports it rests on.
+    `sound` is False from the moment a turn decides until all of it is stored; it rests on the pushes in `unstored`.
     `status_at` and `urgent` say when the Study's status was last computed, and what would not have waited.
     """
 
@@ -30,7 +30,7 @@ class Session:
         running = [(index, item.value.attempt) for item, index in self._ours(self._first_look)]
         self.progress = Progress(study, trials, running)
         self.sound = True
-        self.unstored: list[Reported] = []
+        self.unstored: list[Started | Reported] = []
         self.status_at = 0.0
         self.urgent: object = None
 

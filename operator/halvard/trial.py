@@ -18,12 +18,14 @@ FINISHED: frozenset[TrialState] = frozenset({"Complete", "Stopped", "Failed"})
 class RungResult(Model):
     """The objective at one rung; `value` is None where it was not finite.
 
-    `step` is where it was reported (at or beyond `budget`), `seconds` and `gpuSeconds` the time since the rung below.
+    `step` is where it was reported (at or beyond `budget`), `attempt` who reported it, `seconds` and `gpuSeconds` the
+    time since the rung below.
     """
 
     budget: int
     value: float | None = None
     step: int
+    attempt: int = 0
     seconds: float
     gpu_seconds: float = 0.0
     at: datetime

@@ -208,7 +208,7 @@ class Scene:
         report = {"step": step, "metrics": {"loss": loss}, "checkpoint": f"step-{step}"}
         context = ssl.create_default_context(cafile=str(self.directory / "ca.crt"))
         headers = {"Authorization": f"Bearer {token or await self.token(pod)}"}
-        url, body = f"{self.settings.collector_url}/v1/reports", {"reports": [report], "budget": 1}
+        url, body = f"{self.settings.collector_url}/v1/reports", {"reports": [report], "elapsed": 1.5}
         async with aiohttp.ClientSession(headers=headers) as session, asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(aiohttp.ClientError):

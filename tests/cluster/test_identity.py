@@ -98,11 +98,11 @@ class Seen:
     """Takes reports, and remembers whose they were and what they said."""
 
     def __init__(self) -> None:
-        self.pushes: list[tuple[PodIdentity, int]] = []
+        self.pushes: list[tuple[PodIdentity, int, float]] = []
 
-    async def push(self, pod: PodIdentity, reports: Any, budget: int) -> Answer:
-        self.pushes.append((pod, reports[0].step))
-        return Answer(budget=budget)
+    async def push(self, pod: PodIdentity, reports: Any, elapsed: float) -> Answer:
+        self.pushes.append((pod, reports[0].step, elapsed))
+        return Answer(budget=1)
 
 
 async def test_a_push_over_tls_with_a_pods_token_is_that_pods_report(
@@ -114,7 +114,7 @@ async def test_a_push_over_tls_with_a_pods_token_is_that_pods_report(
     application = Endpoint(Identity(kube.review_token, AUDIENCE), seen, results.append).application()
     runner = await serve(application, "127.0.0.1", 0, tls)
     url = f"https://127.0.0.1:{runner.addresses[0][1]}/v1/reports"
-    push = {"reports": [{"step": 1, "metrics": {"loss": 1.0}}], "budget": 1}
+    push = {"reports": [{"step": 1, "metrics": {"loss": 1.0}}], "elapsed": 0.5}
     tokens = [token_of(control_plane, namespace, bound_to=uid), "garbage", token_of(control_plane, namespace)]
     statuses = []
     async with ClientSession() as session:
@@ -125,5 +125,5 @@ async def test_a_push_over_tls_with_a_pods_token_is_that_pods_report(
                 statuses.append(response.status)
     await runner.cleanup()
     assert statuses == [200, 401, 401]
-    assert seen.pushes == [(PodIdentity(namespace, "digits-0003-1", uid), 1)]
+    assert seen.pushes == [(PodIdentity(namespace, "digits-0003-1", uid), 1, 0.5)]
     assert results == ["accepted", "unauthorized", "unauthorized"]

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,9 @@ def writes(log: Path, namespace: str) -> Iterator[Write]:
             yield Write(request["user"]["username"], request["verb"], resource, target.get("name", ""))
 
 
-def tally(found: Iterator[Write] | list[Write]) -> str:
+def tally(found: Iterable[Write]) -> str:
     """A table of how often who did what."""
     counts = Counter((write.user, write.verb, write.resource) for write in found)
-    return "".join(f"{count:6}  {user:55} {verb:7} {resource}\n" for (user, verb, resource), count in sorted(counts.items()))
+    return "".join(
+        f"{count:6}  {user:55} {verb:7} {resource}\n" for (user, verb, resource), count in sorted(counts.items())
+    )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from halvard.events import Fault, Started
 from halvard.plan import Announce, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.trial import Trial
-from simulation.world import CRASHED, EVICTED, World, chance, check_invariants, loss, study
+from simulation.world import CRASHED, EVICTED, LEFT, World, chance, check_invariants, loss, study
 
 
 def test_a_study_runs_to_complete_and_its_best_trial_has_the_full_budget() -> None:
@@ -66,6 +66,17 @@ def test_a_counted_fault_fails_the_trial_and_nothing_stalls() -> None:
     assert {i for i, t in world.stored.items() if t.status.state == "Failed"} == {0, 4, 8}
     assert "NonZeroExit" in world.stored[4].status.message
     assert world.study.status.state == "Complete"
+
+
+def test_a_promoted_program_that_cannot_go_on_fails_and_does_not_start_over_for_ever() -> None:
+    world = World(
+        study(parallelism=1, limits={"trials": 3}),
+        fault=lambda _trial, _attempt, step: LEFT if step == 2 else None,  # its budget is its own
+        resumable=False,
+    ).run()
+    check_invariants(world)
+    assert [t.status.state for t in world.stored.values()].count("Failed") == 1
+    assert len(world.started) <= 5
 
 
 def test_too_many_failed_trials_fail_the_study_and_stop_what_runs() -> None:

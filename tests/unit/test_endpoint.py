@@ -25,7 +25,7 @@ from halvard_trainer.reports import Report
 POD = PodIdentity("team-a", "digits-0003-2", "0a1b")
 OTHER = PodIdentity("team-a", "digits-0004-1", "2c3d")
 REPORT = {"step": 3, "metrics": {"val_loss": 0.25}, "checkpoint": "step-3"}
-PUSH = {"reports": [REPORT], "budget": 3}
+PUSH = {"reports": [REPORT], "budget": 3, "elapsed": 0.5}
 
 
 async def identify(bearer: str) -> PodIdentity | None:
@@ -39,10 +39,10 @@ class Taken:
     """Takes every report and gives the answer it was told to give."""
 
     answer: Answer | Exception = field(default_factory=lambda: Answer(budget=3))
-    pushes: list[tuple[PodIdentity, Sequence[Report], int]] = field(default_factory=list)
+    pushes: list[tuple[PodIdentity, Sequence[Report], float]] = field(default_factory=list)
 
-    async def push(self, pod: PodIdentity, reports: Sequence[Report], budget: int) -> Answer:
-        self.pushes.append((pod, reports, budget))
+    async def push(self, pod: PodIdentity, reports: Sequence[Report], elapsed: float) -> Answer:
+        self.pushes.append((pod, reports, elapsed))
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -89,7 +89,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 async def test_a_push_is_taken_for_the_pod_of_its_token(served: Served) -> None:
     assert await served.push() == (200, {"budget": 3})
-    assert [(POD, [Report(3, {"val_loss": 0.25}, "step-3")], 3)] == served.taken.pushes
+    assert [(POD, [Report(3, {"val_loss": 0.25}, "step-3")], 0.5)] == served.taken.pushes
     assert served.results == ["accepted"]
 
 
@@ -156,17 +156,17 @@ async def test_while_nobody_can_say_whose_token_it_is_the_sidecar_is_to_try_agai
         (b"[" * 60_000, "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
         (b"\x1f\x8b\x08\x00", "not JSON"),
-        ([], 'the body has to be {"reports": [...], "budget": 3}'),
-        ({"reports": {}, "budget": 3}, 'the body has to be {"reports": [...], "budget": 3}'),
-        ({"reports": []}, "budget: None; has to be a whole number from 1"),
-        ({"reports": [], "budget": True}, "budget: True; has to be a whole number from 1"),
-        ({"reports": [], "budget": 0}, "budget: 0; has to be a whole number from 1"),
-        ({"reports": [REPORT, 7], "budget": 3}, "reports[1]: "),
-        ({"reports": [{"step": 1.5, "metrics": {}}], "budget": 3}, "reports[0]: step"),
-        ({"reports": [{"step": -1, "metrics": {}}], "budget": 3}, "reports[0]: step"),
-        ({"reports": [{"step": 1, "metrics": {"loss": "high"}}], "budget": 3}, "reports[0]: metric"),
-        ({"reports": [{"step": 1, "metrics": {}, "checkpoint": "../x"}], "budget": 3}, "reports[0]: checkpoint"),
-        ({"reports": [{"step": 1}] * 1001, "budget": 3}, "reports: 1001 of them; at most 1000 a push"),
+        ([], 'the body has to be {"reports": [...], "elapsed": 12.5}'),
+        ({"reports": {}, "elapsed": 3}, 'the body has to be {"reports": [...], "elapsed": 12.5}'),
+        ({"reports": []}, "elapsed: None; has to be a number of seconds from 0"),
+        ({"reports": [], "elapsed": True}, "elapsed: True; has to be a number of seconds from 0"),
+        ({"reports": [], "elapsed": -1}, "elapsed: -1; has to be a number of seconds from 0"),
+        ({"reports": [REPORT, 7], "elapsed": 3}, "reports[1]: "),
+        ({"reports": [{"step": 1.5, "metrics": {}}], "elapsed": 3}, "reports[0]: step"),
+        ({"reports": [{"step": -1, "metrics": {}}], "elapsed": 3}, "reports[0]: step"),
+        ({"reports": [{"step": 1, "metrics": {"loss": "high"}}], "elapsed": 3}, "reports[0]: metric"),
+        ({"reports": [{"step": 1, "metrics": {}, "checkpoint": "../x"}], "elapsed": 3}, "reports[0]: checkpoint"),
+        ({"reports": [{"step": 1}] * 1001, "elapsed": 3}, "reports: 1001 of them; at most 1000 a push"),
     ],
 )
 async def test_a_body_that_is_no_push_is_refused_with_what_would_be_right(
@@ -179,14 +179,14 @@ async def test_a_body_that_is_no_push_is_refused_with_what_would_be_right(
 
 async def test_numbers_that_json_lacks_arrive(served: Served) -> None:
     metrics = {"a": "NaN", "b": "Infinity", "c": "-Infinity"}
-    await served.push({"reports": [{"step": 1, "metrics": metrics}], "budget": 3})
+    await served.push({"reports": [{"step": 1, "metrics": metrics}], "elapsed": 3})
     ((_, (report,), _),) = served.taken.pushes
     assert math.isnan(report.metrics["a"])
     assert (math.inf, -math.inf) == (report.metrics["b"], report.metrics["c"])
 
 
 async def test_a_push_without_reports_only_asks(served: Served) -> None:
-    assert await served.push({"reports": [], "budget": 3}) == (200, {"budget": 3})
+    assert await served.push({"reports": [], "elapsed": 3}) == (200, {"budget": 3})
 
 
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 10_000_000])
@@ -270,25 +270,25 @@ async def test_a_sidecar_that_goes_away_in_the_middle_disturbs_nobody(
     assert caplog.text == ""
 
 
-NAMES = st.sampled_from(["reports", "budget", "step", "metrics", "checkpoint"]) | st.text(max_size=3)
+NAMES = st.sampled_from(["reports", "elapsed", "step", "metrics", "checkpoint"]) | st.text(max_size=3)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(NAMES, children, max_size=4),
     max_leaves=20,
 )
-PUSHES = st.fixed_dictionaries({"reports": st.lists(VALUES), "budget": st.integers(1, 9)})
+PUSHES = st.fixed_dictionaries({"reports": st.lists(VALUES), "elapsed": st.floats()})
 
 
 @given(st.binary(max_size=200) | (VALUES | PUSHES).map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_push_or_are_refused(body: bytes) -> None:
     try:
-        reports, budget = parse_push(body)
+        reports, elapsed = parse_push(body)
     except Refusal as refusal:
-        reports, budget, status = [], 1, refusal.status
+        reports, elapsed, status = [], 0.0, refusal.status
     else:
         status = 200
     assert status in {200, 400}
-    assert budget >= 1
+    assert 0 <= elapsed < 1e9
     assert all(report.step >= 1 for report in reports)
 
 

@@ -5,6 +5,7 @@ import pytest
 from halvard import inbox as module
 from halvard.cache import Cache, Cached
 from halvard.endpoint import Answer, UnknownPod
+from halvard.events import Reported, Started
 from halvard.identity import PodIdentity, Unavailable
 from halvard.inbox import Inbox
 from halvard.kube import Manifest
@@ -69,8 +70,12 @@ async def test_a_report_below_the_budget_is_answered_at_once(cache: Cache) -> No
     inbox = Inbox(cache, woken.append)
     assert await inbox.push(POD, [report(1), report(2)], 3) == Answer(budget=3)
     assert woken == [STUDY]
-    taken = inbox.take(STUDY)
-    assert [(event.trial, event.attempt, event.report.step) for event in taken] == [(3, 1, 1), (3, 1, 2)]
+    started, *reported = inbox.take(STUDY)
+    assert isinstance(started, Started)
+    assert [(e.trial, e.attempt, e.at - started.at, e.report.step) for e in reported if isinstance(e, Reported)] == [
+        (3, 1, 3, 1),
+        (3, 1, 3, 2),
+    ]
     assert inbox.take(STUDY) == []
 
 

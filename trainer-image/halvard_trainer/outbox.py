@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from halvard_trainer.reports import Report, compact, to_wire
 
 LONGEST_BODY = 64 * 1024  # bytes; the endpoint takes no more
+LONGEST_ELAPSED = 1e9  # seconds; has to fit into a body beside the reports
 MOST_WAITING = 2048  # reports, and bytes of them; beyond either, progress is thinned
 MOST_BYTES = 1024 * 1024
 
@@ -73,7 +74,7 @@ class Outbox:
     def batch(self) -> tuple[Waiting, ...]:
         """Return what to push next: from the first on, never past a result, so that each result is answered itself."""
         batch: list[Waiting] = []
-        size = len(self.body(()))
+        size = len(self.body((), LONGEST_ELAPSED))
         for each in self._waiting[: self._most]:
             size += len(each.wire.encode()) + 1
             if batch and size > LONGEST_BODY:
@@ -83,10 +84,10 @@ class Outbox:
                 break
         return tuple(batch)
 
-    def body(self, batch: tuple[Waiting, ...]) -> bytes:
-        """Return the request's body."""
+    def body(self, batch: tuple[Waiting, ...], elapsed: float) -> bytes:
+        """Return the request's body; `elapsed`: seconds that this attempt has been running."""
         reports = ",".join(each.wire for each in batch)
-        return f'{{"reports":[{reports}],"budget":{self.budget}}}'.encode()
+        return f'{{"reports":[{reports}],"budget":{self.budget},"elapsed":{elapsed:.3f}}}'.encode()
 
     def answered(self, batch: tuple[Waiting, ...], answer: Mapping[str, object]) -> dict[str, object] | None:
         """Take the reports as acknowledged and return the verdict to write, None where nothing changed.

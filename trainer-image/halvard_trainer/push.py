@@ -93,6 +93,7 @@ class Pusher:
         self._changed = changed
         self._verdict = verdict
         self._spool = spool
+        self._began = time.monotonic()  # about when the trainer did: the sidecar starts just before it
         self._pushed_at = float("-inf")
         self._ending = False
 
@@ -107,7 +108,7 @@ class Pusher:
         failures, said = 0, ""
         while batch := self._next():
             began = time.monotonic()
-            answer = self._endpoint.post(self._outbox.body(batch))
+            answer = self._endpoint.post(self._outbox.body(batch, began - self._began))
             self._pushed_at = time.monotonic()
             was_held = answer.status == HTTPStatus.ACCEPTED and self._pushed_at - began >= COALESCE
             if self._settle(batch, answer) or was_held:

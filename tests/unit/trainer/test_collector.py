@@ -34,7 +34,9 @@ def test_a_push_carries_token_budget_and_reports(sidecar: Sidecar, endpoint: Scr
     pushed = endpoint.pushes[0]
     metrics = {"loss": 0.1, "accuracy": "NaN"}
     assert (pushed.path, pushed.token) == ("/v1/reports", "secret")
-    assert pushed.body == {"reports": [{"step": 1, "metrics": metrics, "checkpoint": "step-1"}], "budget": 3}
+    reports, elapsed = [{"step": 1, "metrics": metrics, "checkpoint": "step-1"}], pushed.body["elapsed"]
+    assert pushed.body == {"reports": reports, "budget": 3, "elapsed": elapsed}
+    assert elapsed > 0
 
 
 def test_a_higher_budget_is_a_hot_promotion_and_known_from_then_on(

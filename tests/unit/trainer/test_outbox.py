@@ -114,7 +114,7 @@ def test_a_body_stays_below_its_limit() -> None:
         box.add(Report(step, {f"metric-{step}-{i}-" + "x" * 100: 1.0 for i in range(60)}), "reports", step)
     pushed: list[int] = []
     while batch := box.batch():
-        body = box.body(batch)
+        body = box.body(batch, 1.5)
         assert len(body) <= LONGEST_BODY
         pushed += [report["step"] for report in json.loads(body)["reports"]]
         box.answered(batch, {"budget": 1000})
@@ -148,7 +148,7 @@ def test_what_waits_is_bounded_in_number_and_in_bytes(metrics: dict[str, float])
         assert len(box) <= MOST_WAITING
     pushed = b""
     while batch := box.batch():
-        pushed += box.body(batch)
+        pushed += box.body(batch, 1.5)
         box.answered(batch, {"budget": 1_000_000})
     assert len(pushed) < 1.1 * MOST_BYTES
 
