@@ -41,11 +41,6 @@ class Queue:
         self._entries: dict[Key, Entry] = {}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
 
-    @property
-    def depth(self) -> int:
-        """How many keys wait to be worked on now."""
-        return self._ready.qsize()
-
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Works on the key in `delay` seconds or earlier, but not in the pause after a failure."""
         entry = self._entries.setdefault(key, Entry())

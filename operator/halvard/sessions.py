@@ -6,6 +6,7 @@ from halvard.cache import Cache, Cached, Change
 from halvard.events import Ended, Event, Reported, Started, Stuck
 from halvard.faults import VANISHED
 from halvard.observe import PodView
+from halvard.pods import template_hash
 from halvard.progress import Progress
 from halvard.study import Study
 from halvard.trial import Trial
@@ -25,6 +26,7 @@ class Session:
         self._cache = cache
         self._study = study
         self._version = version
+        self._template = template_hash(study.spec.template)
         self._first_look = [Change(item, gone=False) for item in cache.pods.of(self._key)]
         trials = [item.value for item in cache.trials.of(self._key) if item.owner == study.uid]
         running = [(index, item.value.attempt) for item, index in self._ours(self._first_look)]
@@ -39,7 +41,7 @@ class Session:
         if study.uid != self._study.uid or (study.spec != self._study.spec and not self.progress.trials):
             return False
         if version != self._version:
-            self._study, self._version = study, version
+            self._study, self._version, self._template = study, version, template_hash(study.spec.template)
             self.progress.update_study(study)
         return all(self._follow_trial(change) for change in self._cache.trials.changes(self._key))
 
@@ -51,7 +53,7 @@ class Session:
         return [
             event
             for item, index in self._ours(changes)
-            for event in events_of(item.value, index, now, gone=item.uid in gone)
+            for event in events_of(item.value, index, now, self._template, gone=item.uid in gone)
         ]
 
     def _follow_trial(self, change: Change[Trial]) -> bool:
@@ -76,13 +78,16 @@ class Session:
                 yield change.item, trial.value.index
 
 
-def events_of(pod: PodView, trial: int, now: float, *, gone: bool) -> Iterator[Event]:
-    """Returns all that a Pod says, in the order in which it happened; saying it again changes nothing."""
+def events_of(pod: PodView, trial: int, now: float, template: str, *, gone: bool) -> Iterator[Event]:
+    """Returns all that a Pod says, in the order in which it happened; saying it again changes nothing.
+
+    `template`: the hash of the one that the study has now.
+    """
     if pod.started_at is not None:
         yield Started(trial, pod.attempt, pod.started_at, pod.gpus)
     if pod.report is not None:
         yield Reported(trial, pod.attempt, pod.ended_at or now, pod.report)
     if pod.stuck is not None:
-        yield Stuck(trial, pod.attempt, pod.stuck)
+        yield Stuck(trial, pod.attempt, pod.stuck, outdated=pod.template != template)
     if gone or pod.drained or pod.lost:
         yield Ended(trial, pod.attempt, pod.ended_at or now, pod.fault or VANISHED)

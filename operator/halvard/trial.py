@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from halvard.model import Model, Value
 
@@ -39,8 +40,12 @@ class SavedCheckpoint(Model):
     attempt: int
 
 
-class CurvePoint(Model):
-    """One point of the thinned learning curve; `value` is None where the objective was not finite."""
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class CurvePoint:
+    """One point of the thinned learning curve; `value` is None where the objective was not finite.
+
+    No `Model`: twenty of those a trial would be more than half of the operator's memory.
+    """
 
     step: int
     value: float | None = None
