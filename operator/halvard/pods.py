@@ -109,6 +109,9 @@ def _add_to_trainer(trainer: dict[str, Any], study: Study, trial: Trial, resume:
         checkpoint_dir=_CHECKPOINTS,
         resume_from=f"{_RESUME}/{resume.name}" if resume else "",
     )
+    named = {variable.get("name") for variable in trainer.get("env") or ()}
+    if study.spec.collector.stdout and "PYTHONUNBUFFERED" not in named:
+        contract["PYTHONUNBUFFERED"] = "1"  # into a pipe, Python would write its lines in bursts
     # Ours first: Kubernetes expands $(NAME) only from variables that come earlier in the list.
     kept = [variable for variable in trainer.get("env") or () if variable.get("name") not in contract]
     trainer["env"] = [*_variables(contract), *kept]

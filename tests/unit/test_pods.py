@@ -128,3 +128,14 @@ def test_gpus_are_summed_over_containers() -> None:
 def test_the_hash_of_a_template_depends_on_what_it_says_not_on_the_order() -> None:
     assert template_hash({"a": 1, "b": [1, 2]}) == template_hash({"b": [1, 2], "a": 1})
     assert template_hash({"a": 1}) != template_hash({"a": 2})
+
+
+def test_python_does_not_hold_back_lines_that_are_to_be_collected_unless_the_user_says_so() -> None:
+    given = case("least")
+    trainer = given["study"]["spec"]["template"]["spec"]["containers"][0]
+    trainer["command"] = ["python3", "train.py"]
+    metric = given["study"]["spec"]["objective"]["metric"]
+    given["study"]["spec"]["collector"] = {"stdout": {"pattern": f"(?P<{metric}>.+)"}}
+    assert variables(pod_of(given), TRAINER)["PYTHONUNBUFFERED"] == "1"
+    trainer["env"] = [{"name": "PYTHONUNBUFFERED", "value": ""}]
+    assert variables(pod_of(given), TRAINER)["PYTHONUNBUFFERED"] == ""
