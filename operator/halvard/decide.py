@@ -38,13 +38,22 @@ class _Turn:
     actions: list[Action] = field(default_factory=list)
 
     def begin(self) -> None:
-        """The first turn of a study starts its clock; the first after a fold takes note of what is missing."""
+        """The first turn of a study starts its clock; the first after a fold takes stock."""
         if self.progress.started_at is None:
             self.progress.started_at = self.now
             self._announce("Started", "the study has started")
-        for index in sorted(self.progress.vanished):
-            self._save(lifecycle.requeued(self.progress.trials[index], "its attempt vanished", fault=True))
-        self.progress.vanished.clear()
+        if self.progress.fresh:
+            self.progress.fresh = False
+            self._take_stock()
+
+    def _take_stock(self) -> None:
+        """Notice what the stored trials do not say: attempts that are gone, promotions that wait for a Pod."""
+        for index in sorted(self.progress.assigned):
+            trial = self.progress.trials[index]
+            if trial.status.state == "Running" and index not in self.progress.live:
+                self._save(lifecycle.requeued(trial, "its attempt vanished", fault=True))
+            elif trial.status.state == "Paused":
+                self._await_pod(trial)
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -73,7 +82,7 @@ class _Turn:
         last = trial.status.rungs[-1].at.timestamp() if trial.status.rungs else 0.0
         live.since = max(event.at, last) if live.since is None else live.since
         live.gpus, live.stuck = event.gpus, None
-        if trial.status.state == "Pending" or (trial.status.state == "Paused" and trial.assigned):
+        if trial.status.state == "Pending":
             self._replace(lifecycle.started(trial))
             self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
 
@@ -171,9 +180,16 @@ class _Turn:
             trial = self._replace(lifecycle.new_trial(self.progress.study.name, spec))
             self.actions.append(CreateTrial(trial))
         else:
+            hot = leg.index in self.progress.live
             trial = self._replace(lifecycle.promoted(known, leg.budget, leg.decision))
-            self.actions.append(SaveSpec(trial, hot=leg.index in self.progress.live))
+            self.actions.append(SaveSpec(trial, hot=hot))
+            if not hot:
+                self._await_pod(trial)
         self.progress.assigned.add(leg.index)
+
+    def _await_pod(self, trial: Trial) -> None:
+        self._replace(lifecycle.waiting(trial))
+        self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
 
     def _start_waiting(self) -> None:
         """Give attempts to assigned trials that have none, the highest budgets first, as far as parallelism goes."""

@@ -53,6 +53,11 @@ def promoted(trial: Trial, budget: int, decision: str) -> Trial:
     return trial.model_copy(update={"spec": trial.spec.model_copy(update={"budget": budget, "decision": decision})})
 
 
+def waiting(trial: Trial) -> Trial:
+    """It was promoted after its attempt had left, and waits for a new one."""
+    return _with_status(trial, state="Pending", message="promoted, waiting for its Pod to run")
+
+
 def paused(trial: Trial, message: str) -> Trial:
     """It waits at its rung, and its attempt is over: raising the number already fences the Pod that is to leave."""
     return _with_status(trial, state="Paused", message=message, attempt=trial.attempt + 1)

@@ -88,7 +88,7 @@ class Progress:
                 self.live[index] = Live()
             else:
                 self.leaving[index, attempt] = None
-        self.vanished = {i for i in self.assigned - self.live.keys() if self.trials[i].status.state == "Running"}
+        self.fresh = True  # no turn has been taken since the fold
         self.retry_at: dict[int, float] = {}
         self.unsaved = Unsaved()
         self.failed = sum(trial.status.state == "Failed" for trial in self.trials.values())

@@ -23,7 +23,7 @@ def study_status(progress: Progress, now: float) -> StudyStatus:
         start_time=_time(progress.started_at),
         completion_time=_time(progress.ended_at),
         conditions=tuple(_conditions(progress, now)),
-        trials=_counts(progress, trials),
+        trials=_counts(trials),
         best=best,
         highest_rung=max((trial.done for trial in trials), default=0),
         rungs=_rungs(progress, trials),
@@ -57,11 +57,10 @@ def _state(progress: Progress) -> StudyState:
     return "Running" if progress.trials else "Pending"
 
 
-def _counts(progress: Progress, trials: list[Trial]) -> TrialCounts:
+def _counts(trials: list[Trial]) -> TrialCounts:
     counts = dict.fromkeys(("pending", "running", "paused", "complete", "stopped", "failed"), 0)
     for trial in trials:
-        waiting = trial.status.state == "Paused" and trial.index in progress.assigned  # its promotion has no Pod yet
-        counts["pending" if waiting else trial.status.state.lower()] += 1
+        counts[trial.status.state.lower()] += 1
     return TrialCounts(total=len(trials), **counts)
 
 

@@ -41,6 +41,25 @@ def test_a_paused_trial_resumes_from_its_checkpoint_in_a_new_attempt() -> None:
     assert all(leg.trial.attempt > leg.resume.attempt for leg in resumed if leg.resume)
 
 
+def test_a_promoted_trial_that_waits_for_its_pod_says_so_also_after_a_restart() -> None:
+    world = World(study(parallelism=1, limits={"trials": 4}), curve=lambda trial, _step: abs(trial.index - 1.5))
+    world.turn([])
+    while not any(isinstance(a, SaveSpec) and not a.hot for a in world.actions):
+        world.now, _, happen = heapq.heappop(world.timeline)
+        world.turn(happen())
+    promoted = next(a.trial.index for a in world.actions if isinstance(a, SaveSpec))
+    assert world.stored[promoted].status.state == "Paused"
+    assert world.study.status.trials.pending == 1
+    world.attempts.clear()
+    world.timeline.clear()
+    world.recover()
+    assert world.study.status.trials.pending == 1
+    assert world.stored[promoted].status.state == "Paused"
+    world.now += 6
+    world.turn([])
+    assert world.stored[promoted].status.state == "Pending"
+
+
 def test_without_a_place_for_checkpoints_every_leg_starts_over() -> None:
     world = World(study(limits={"trials": 30}), resumable=False).run()
     check_invariants(world)
