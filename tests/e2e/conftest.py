@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.studies import Studies
+from e2e.studies import Studies, shown
 from lab.cluster import Cluster, only_one
 from lab.existing import Existing
 from lab.operator_process import OperatorProcess
@@ -109,3 +109,9 @@ def shared(
     directory = tmp_path_factory.mktemp("operator")
     with fresh_namespace(cluster) as name, running_operator(cluster, name, directory) as running:
         yield Studies(cluster, name, running)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for title, text in shown.items():
+        terminalreporter.section(title)
+        terminalreporter.write(text)

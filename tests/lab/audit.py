@@ -37,6 +37,11 @@ def writes(log: Path, namespace: str) -> Iterator[Write]:
             yield Write(request["user"]["username"], request["verb"], resource, target.get("name", ""))
 
 
+def of_trial(made: Iterable[Write], trial: str) -> list[Write]:
+    """Those of the trial itself and of its Pods."""
+    return [write for write in made if write.name == trial or write.name.startswith(f"{trial}-")]
+
+
 def tally(found: Iterable[Write]) -> str:
     """A table of how often who did what."""
     counts = Counter((write.user, write.verb, write.resource) for write in found)
