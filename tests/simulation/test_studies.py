@@ -166,14 +166,15 @@ def test_suspension_stops_everything_and_resuming_loses_nothing() -> None:
     while world.attempts:
         world.now, _, happen = heapq.heappop(world.timeline)
         world.turn(happen())
-    assert world.study.status.state == "Suspended"
+    suspended = world.study.status
+    assert suspended.state == "Suspended"
     assert all(t.status.state == "Pending" and t.status.faults == 0 for t in world.stored.values())
     world.progress.update_study(
         world.study.model_copy(update={"spec": world.study.spec.model_copy(update={"suspend": False})})
     )
-    world.run()
+    finished = world.run().study.status
     check_invariants(world)
-    assert world.study.status.state == "Complete"
+    assert finished.state == "Complete"
     assert [c.status for c in world.study.status.conditions if c.type == "Suspended"] == ["False"]
 
 

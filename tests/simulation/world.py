@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from halvard.decide import decide
@@ -80,6 +81,7 @@ class World:
     started: list[tuple[int, int]] = field(default_factory=list)
     restarts: int = 0
     applied: int = 0
+    wake: float | None = None
 
     def __post_init__(self) -> None:
         self.timeline: list[tuple[float, int, Callable[[], list[Event]]]] = []
@@ -96,7 +98,7 @@ class World:
         for _ in range(turns):
             if self.progress.outcome and not self.attempts:
                 return self
-            wake = self.progress and self.wake
+            wake = self.wake
             if self.timeline and (wake is None or self.timeline[0][0] <= wake):
                 self.now, _, happen = heapq.heappop(self.timeline)
                 self.turn(happen())
@@ -184,10 +186,10 @@ class World:
             if attempt.waiting is None or not (verdict := self.progress.verdict(*key, attempt.waiting)):
                 continue
             if verdict.stop is not None:
-                self.later(0.1, lambda key=key: self.end(*key, LEFT))
+                self.later(0.1, partial(self.end, *key, LEFT))
             elif verdict.budget is not None and verdict.budget > attempt.waiting:
                 attempt.budget = verdict.budget
-                self.later(self.pace(attempt.trial), lambda key=key: self.step(key))
+                self.later(self.pace(attempt.trial), partial(self.step, key))
             else:
                 continue
             attempt.waiting = None
