@@ -228,7 +228,7 @@ def test_refused_legs_wait_and_one_is_tried_again_until_there_is_room() -> None:
     assert refusals
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32), loss_every=st.integers(2, 40), parallelism=st.integers(1, 5), resumable=st.booleans()
 )
@@ -250,7 +250,7 @@ def test_every_invariant_holds_through_faults_and_operators_lost_at_any_action(
     assert world.study.status.state in ("Complete", "Failed")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(lose_at=st.frozensets(st.integers(1, 200), max_size=12))
 def test_an_operator_lost_at_any_action_decides_as_if_nothing_had_happened(lose_at: frozenset[int]) -> None:
     spec = {"parallelism": 1, "limits": {"trials": 14}}

@@ -251,7 +251,7 @@ def run(history: Iterable[Step], tuner: Tuner, store: Store) -> list[Leg | str |
     return [take(step, tuner, store) for step in history]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(specs, histories, st.randoms(use_true_random=False))
 def test_a_tuner_rebuilt_at_any_moment_goes_on_as_if_nothing_had_happened(
     spec: StudySpec, history: list[Step], shuffle: Any
@@ -269,7 +269,7 @@ def test_a_tuner_rebuilt_at_any_moment_goes_on_as_if_nothing_had_happened(
         assert store.trials == again.trials
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(specs, histories)
 def test_every_trial_ever_promoted_had_a_finite_value_and_had_not_failed(spec: StudySpec, history: list[Step]) -> None:
     tuner, store = Tuner(spec), Store()
