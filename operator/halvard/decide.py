@@ -28,7 +28,7 @@ def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
     for event in events:
         turn.handle(event)
     turn.settle()
-    return Plan(tuple(turn.actions), turn.wake_at())
+    return Plan(tuple(turn.actions), turn.wake_at(), turn.repeated)
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class _Turn:
     progress: Progress
     now: float
     actions: list[Action] = field(default_factory=list)
+    repeated: int = 0
 
     def begin(self) -> None:
         """The first turn of a study starts its clock; the first after a fold takes stock."""
@@ -89,7 +90,8 @@ class _Turn:
     def _reported(self, trial: Trial, live: Live, event: Reported) -> None:
         objective = self.progress.study.spec.objective.metric
         if event.report.step <= live.step:
-            return  # a repetition, or a step that went backwards: only the first report of a step counts
+            self.repeated += 1  # or it went backwards: only the first report of a step counts
+            return
         live.step = event.report.step
         trial = self._replace(lifecycle.reported(trial, event.report, objective))
         value = event.report.metrics.get(objective)

@@ -84,6 +84,15 @@ class RateLimit:
         return allowed
 
 
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What a push says. `elapsed`: seconds its attempt has run; `invalid`: lines that were no reports, so far."""
+
+    reports: Sequence[Report]
+    elapsed: float
+    invalid: int
+
+
 class Endpoint:
     """Answers pushes: whose is it, not too often, is it well-formed, and only then what to make of it."""
 
@@ -92,12 +101,18 @@ class Endpoint:
         identify: Callable[[str], Awaitable[PodIdentity | None]],
         reports: Reports,
         count: Callable[[Result], None],
+        count_invalid: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`identify` turns a bearer token into a Pod; `count` hears what came of each push; `clock` gives seconds."""
+        """`identify` turns a bearer token into a Pod; `clock` gives seconds.
+
+        `count` hears what came of each push, `count_invalid` of lines in Pods that were no reports.
+        """
         self._identify = identify
         self._reports = reports
         self._count = count
+        self._count_invalid = count_invalid
+        self._invalid: OrderedDict[str, int] = OrderedDict()
         self._rate = RateLimit(clock)
 
     def application(self) -> web.Application:
@@ -129,12 +144,21 @@ class Endpoint:
                 )
             if not self._rate.allows(pod.uid):
                 raise Refusal(429, "rate_limited", f"more than {PUSHES_A_SECOND:g} pushes a second from one Pod")
-            reports, elapsed = parse_push(await _body(request))
-            return await self._reports.push(pod, reports, elapsed)
+            push = parse_push(await _body(request))
+            self._hear_of_invalid_lines(pod.uid, push.invalid)
+            return await self._reports.push(pod, push.reports, push.elapsed)
         except UnknownPod as error:
             raise Refusal(403, "unauthorized", str(error) or "no trial runs in this Pod") from error
         except Unavailable as error:
             raise Refusal(503, "unavailable", str(error)) from error
+
+    def _hear_of_invalid_lines(self, pod_uid: str, so_far: int) -> None:
+        """Counts those that are new: a push that is repeated says the same number again."""
+        before = self._invalid.pop(pod_uid, 0)
+        self._invalid[pod_uid] = so_far
+        if len(self._invalid) > PODS_REMEMBERED:
+            self._invalid.popitem(last=False)
+        self._count_invalid(max(0, so_far - before))
 
 
 async def serve(application: web.Application, host: str, port: int, tls: Tls) -> web.AppRunner:
@@ -152,20 +176,22 @@ async def serve(application: web.Application, host: str, port: int, tls: Tls) ->
     return runner
 
 
-def parse_push(body: bytes) -> tuple[list[Report], float]:
-    """Returns a push's reports and the seconds its attempt has been running; raises Refusal naming what is wrong."""
+def parse_push(body: bytes) -> Push:
+    """Returns what the body of a push says; raises Refusal naming what is wrong."""
     try:
         push: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise _invalid(f"the body is not JSON: {error}") from error
     if not isinstance(push, dict) or not isinstance(push.get("reports"), list):
         raise _invalid('the body has to be {"reports": [...], "elapsed": 12.5}')
-    items, elapsed = push["reports"], push.get("elapsed")
+    items, elapsed, invalid = push["reports"], push.get("elapsed"), push.get("invalid", 0)
     if len(items) > MAX_REPORTS:
         raise _invalid(f"reports: {len(items)} of them; at most {MAX_REPORTS} a push")
     if isinstance(elapsed, bool) or not isinstance(elapsed, int | float) or not 0 <= elapsed < LONGEST_ELAPSED:
         raise _invalid(f"elapsed: {elapsed!r}; has to be a number of seconds from 0")
-    return [_report(index, item) for index, item in enumerate(items)], elapsed
+    if type(invalid) is not int or invalid < 0:
+        raise _invalid(f"invalid: {invalid!r}; has to be a number of lines from 0")
+    return Push([_report(index, item) for index, item in enumerate(items)], elapsed, invalid)
 
 
 def _report(index: int, item: object) -> Report:

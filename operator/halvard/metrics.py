@@ -54,6 +54,12 @@ class Metrics:
             registry=registry,
         )
         self.pushes = Counter("halvard_pushes", "Pushes of reports by result.", ["result"], registry=registry)
+        self.dropped = Counter(
+            "halvard_reports_dropped",
+            "Reports that changed nothing: invalid (a line that is none), repeated (a step reported before, or lower).",
+            ["reason"],
+            registry=registry,
+        )
         self.pod_create_errors = Counter(
             "halvard_pod_create_errors", "Pods that the API server refused, by reason.", ["reason"], registry=registry
         )

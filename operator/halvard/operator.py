@@ -125,7 +125,10 @@ class Leader:
         applier = Applier(kube, cache, measured, pods, identity)
         self._queue = Queue(Reconciler(kube, cache, inbox, applier, measured))
         self._endpoint = endpoint.Endpoint(
-            Identity(kube.review_token, pods.audience), inbox, lambda result: measured.pushes.labels(result).inc()
+            Identity(kube.review_token, pods.audience),
+            inbox,
+            lambda result: measured.pushes.labels(result).inc(),
+            measured.dropped.labels("invalid").inc,
         )
         self._settings, self._certificates = settings, certificates
         self._kube, self._cache, self._metrics = kube, cache, measured

@@ -66,10 +66,14 @@ Action = CreateTrial | SaveSpec | SaveStatus | StartLeg | StopLeg | Announce
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Actions in order, and when to look again even if nothing happens (seconds since the epoch)."""
+    """Actions in order, and when to look again even if nothing happens (seconds since the epoch).
+
+    `repeated`: reports that changed nothing, because their step was reported before or is lower than the last one.
+    """
 
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
+    repeated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

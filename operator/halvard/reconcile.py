@@ -81,6 +81,7 @@ class Reconciler:
         with self._metrics.decision.time():
             plan = decide(session.progress, events, now)
         session.unstored = pushed
+        self._metrics.dropped.labels("repeated").inc(plan.repeated)
         all_taken = await self._applier.apply(session.progress, plan)
         session.sound, session.unstored = True, []
         self._inbox.settle(key, session.progress.verdict)

@@ -111,7 +111,7 @@ async def test_a_push_over_tls_with_a_pods_token_is_that_pods_report(
     seen = Seen()
     results: list[str] = []
     tls = load_or_create(tmp_path, ["127.0.0.1"])
-    application = Endpoint(Identity(kube.review_token, AUDIENCE), seen, results.append).application()
+    application = Endpoint(Identity(kube.review_token, AUDIENCE), seen, results.append, print).application()
     runner = await serve(application, "127.0.0.1", 0, tls)
     url = f"https://127.0.0.1:{runner.addresses[0][1]}/v1/reports"
     push = {"reports": [{"step": 1, "metrics": {"loss": 1.0}}], "elapsed": 0.5}

@@ -50,6 +50,7 @@ def test_lines_that_are_no_reports_are_counted_and_passed_over(reported: Studies
     said = reported.logs("search-0000-1", "halvard-collector")
     assert said.count("not a report") == len(INVALID)
     assert f"{len(INVALID)} lines not valid" in said
+    assert reported.metric("halvard_reports_dropped_total", reason="invalid") >= len(INVALID)
     assert first_result(reported, 0)["value"] == 0.5
 
 

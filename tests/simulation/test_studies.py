@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halvard.events import Fault, Started
+from halvard.decide import decide
+from halvard.events import Fault, Reported, Started
 from halvard.plan import Announce, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.trial import Trial
+from halvard_trainer.reports import Report
 from simulation.world import CRASHED, EVICTED, LEFT, World, chance, check_invariants, loss, study
 
 
@@ -122,6 +124,15 @@ def test_values_that_are_not_finite_are_never_promoted_and_never_best() -> None:
     check_invariants(world)
     assert world.study.status.best is not None
     assert all(t.spec.budget == 1 for i, t in world.stored.items() if i % 2)
+
+
+def test_a_step_reported_before_or_a_lower_one_changes_nothing_and_is_counted() -> None:
+    world = World(study(parallelism=1, scheduler={"asha": {"minBudget": 3, "maxBudget": 9}}))
+    world.turn([])
+    reports = [Reported(0, 1, world.now, Report(step, {"loss": float(step)})) for step in (2, 2, 1)]
+    plan = decide(world.progress, reports, world.now)
+    assert plan.repeated == 2
+    assert [point.value for point in world.progress.trials[0].status.curve] == [2.0]
 
 
 def test_a_target_ends_the_study_and_stops_the_others() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halvard import endpoint
-from halvard.endpoint import Answer, Endpoint, Refusal, UnknownPod, parse_push, serve
+from halvard.endpoint import Answer, Endpoint, Push, Refusal, UnknownPod, parse_push, serve
 from halvard.identity import PodIdentity, Unavailable
 from halvard.tls import load_or_create
 from halvard_trainer import push
@@ -54,6 +54,7 @@ class Served:
 
     taken: Taken
     results: list[str]
+    invalid: list[int]
     counted: asyncio.Event
     port: int
     context: ssl.SSLContext
@@ -72,6 +73,7 @@ class Served:
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     taken, now = Taken(), [0.0]
     results: list[str] = []
+    invalid: list[int] = []
     counted = asyncio.Event()
 
     def count(result: str) -> None:
@@ -79,11 +81,11 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         counted.set()
 
     tls = load_or_create(tmp_path, ["127.0.0.1"])
-    application = Endpoint(identify, taken, count, lambda: now[0]).application()
+    application = Endpoint(identify, taken, count, invalid.append, lambda: now[0]).application()
     runner = await serve(application, "127.0.0.1", 0, tls)
     context = ssl.create_default_context(cadata=tls.ca_pem)
     async with ClientSession(connector=TCPConnector(ssl=context)) as session:
-        yield Served(taken, results, counted, runner.addresses[0][1], context, session, now)
+        yield Served(taken, results, invalid, counted, runner.addresses[0][1], context, session, now)
     await runner.cleanup()
 
 
@@ -161,6 +163,7 @@ async def test_while_nobody_can_say_whose_token_it_is_the_sidecar_is_to_try_agai
         ({"reports": []}, "elapsed: None; has to be a number of seconds from 0"),
         ({"reports": [], "elapsed": True}, "elapsed: True; has to be a number of seconds from 0"),
         ({"reports": [], "elapsed": -1}, "elapsed: -1; has to be a number of seconds from 0"),
+        ({"reports": [], "elapsed": 1, "invalid": "many"}, "invalid: 'many'; has to be a number of lines from 0"),
         ({"reports": [REPORT, 7], "elapsed": 3}, "reports[1]: "),
         ({"reports": [{"step": 1.5, "metrics": {}}], "elapsed": 3}, "reports[0]: step"),
         ({"reports": [{"step": -1, "metrics": {}}], "elapsed": 3}, "reports[0]: step"),
@@ -183,6 +186,12 @@ async def test_numbers_that_json_lacks_arrive(served: Served) -> None:
     ((_, (report,), _),) = served.taken.pushes
     assert math.isnan(report.metrics["a"])
     assert (math.inf, -math.inf) == (report.metrics["b"], report.metrics["c"])
+
+
+async def test_lines_that_were_no_reports_are_counted_once_however_often_they_are_told_of(served: Served) -> None:
+    for bearer, so_far in (("pod", 2), ("pod", 2), ("other", 1), ("pod", 5), ("pod", 0)):
+        await served.push({"reports": [], "elapsed": 3, "invalid": so_far}, bearer)
+    assert served.invalid == [2, 0, 1, 3, 0]
 
 
 async def test_a_push_without_reports_only_asks(served: Served) -> None:
@@ -247,7 +256,7 @@ async def test_a_head_that_dribbles_in_is_cut_off(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(endpoint, "IDLE_SECONDS", 0.05)
     tls = load_or_create(tmp_path, ["127.0.0.1"])
     results: list[str] = []
-    runner = await serve(Endpoint(identify, Taken(), results.append).application(), "127.0.0.1", 0, tls)
+    runner = await serve(Endpoint(identify, Taken(), results.append, print).application(), "127.0.0.1", 0, tls)
     context = ssl.create_default_context(cadata=tls.ca_pem)
     reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1], ssl=context)
     writer.write(HEAD)
@@ -270,7 +279,7 @@ async def test_a_sidecar_that_goes_away_in_the_middle_disturbs_nobody(
     assert caplog.text == ""
 
 
-NAMES = st.sampled_from(["reports", "elapsed", "step", "metrics", "checkpoint"]) | st.text(max_size=3)
+NAMES = st.sampled_from(["reports", "elapsed", "invalid", "step", "metrics", "checkpoint"]) | st.text(max_size=3)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(NAMES, children, max_size=4),
@@ -282,14 +291,15 @@ PUSHES = st.fixed_dictionaries({"reports": st.lists(VALUES), "elapsed": st.float
 @given(st.binary(max_size=200) | (VALUES | PUSHES).map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_push_or_are_refused(body: bytes) -> None:
     try:
-        reports, elapsed = parse_push(body)
+        push = parse_push(body)
     except Refusal as refusal:
-        reports, elapsed, status = [], 0.0, refusal.status
+        push, status = Push([], 0.0, 0), refusal.status
     else:
         status = 200
     assert status in {200, 400}
-    assert 0 <= elapsed < 1e9
-    assert all(report.step >= 1 for report in reports)
+    assert 0 <= push.elapsed < 1e9
+    assert push.invalid >= 0
+    assert all(report.step >= 1 for report in push.reports)
 
 
 def test_the_buckets_of_gone_pods_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

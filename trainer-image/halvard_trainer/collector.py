@@ -87,7 +87,6 @@ class Collector:
         self._pusher = Pusher(endpoint, self._outbox, self._changed, verdict=settings.verdict, spool=settings.spool)
         self._sources = _sources(settings, acknowledged)
         self._terminated = False
-        self._invalid = 0
         self._message = ""
 
     def run(self) -> int:
@@ -104,7 +103,7 @@ class Collector:
         self._pusher.finish()
         thread.join(self._settings.drain)
         with self._changed:
-            _say(f"ended; {len(self._outbox)} reports not acknowledged, {self._invalid} lines not valid")
+            _say(f"ended; {len(self._outbox)} reports not acknowledged, {self._outbox.invalid} lines not valid")
         return 0
 
     def _on_sigterm(self, *_: object) -> None:
@@ -126,10 +125,10 @@ class Collector:
         try:
             return source.parse(text) if text.strip() else None
         except ValueError as error:
-            self._invalid += 1
-            if self._invalid <= COMPLAINTS:
+            self._outbox.invalid += 1  # only this thread writes it
+            if self._outbox.invalid <= COMPLAINTS:
                 _say(f"{source.name}: not a report: {error}: {text[:200]!r}")
-            if self._invalid == COMPLAINTS:
+            if self._outbox.invalid == COMPLAINTS:
                 _say("further lines that are not valid are only counted")
             return None
 

@@ -39,6 +39,7 @@ class Outbox:
         """Begin with nothing waiting; where `objective` is empty, every report at the budget is a result."""
         self.budget = budget
         self.acknowledged = dict(acknowledged)
+        self.invalid = 0  # lines that are no reports, so far
         self._objective = objective
         self._stopped = False
         self._waiting: list[Waiting] = []
@@ -87,7 +88,8 @@ class Outbox:
     def body(self, batch: tuple[Waiting, ...], elapsed: float) -> bytes:
         """Return the request's body; `elapsed`: seconds that this attempt has been running."""
         reports = ",".join(each.wire for each in batch)
-        return f'{{"reports":[{reports}],"budget":{self.budget},"elapsed":{elapsed:.3f}}}'.encode()
+        facts = f'"budget":{self.budget},"elapsed":{elapsed:.3f},"invalid":{self.invalid}'
+        return f'{{"reports":[{reports}],{facts}}}'.encode()
 
     def answered(self, batch: tuple[Waiting, ...], answer: Mapping[str, object]) -> dict[str, object] | None:
         """Take the reports as acknowledged and return the verdict to write, None where nothing changed.

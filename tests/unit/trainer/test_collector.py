@@ -35,7 +35,7 @@ def test_a_push_carries_token_budget_and_reports(sidecar: Sidecar, endpoint: Scr
     metrics = {"loss": 0.1, "accuracy": "NaN"}
     assert (pushed.path, pushed.token) == ("/v1/reports", "secret")
     reports, elapsed = [{"step": 1, "metrics": metrics, "checkpoint": "step-1"}], pushed.body["elapsed"]
-    assert pushed.body == {"reports": reports, "budget": 3, "elapsed": elapsed}
+    assert pushed.body == {"reports": reports, "budget": 3, "elapsed": elapsed, "invalid": 0}
     assert elapsed > 0
 
 
@@ -326,6 +326,7 @@ def test_lines_that_are_no_reports_are_counted_and_a_few_are_shown(
     assert sidecar.terminate() == 0
     assert sidecar.stderr.count("not a report: metric 'loss': must be a number, not 'bad'") == 20
     assert "ended; 0 reports not acknowledged, 51 lines not valid" in sidecar.stderr
+    assert endpoint.pushes[-1].body["invalid"] == 51
 
 
 def test_reports_are_read_from_stdout_by_a_pattern_and_counted_on_after_a_kill(
