@@ -70,6 +70,15 @@ def test_every_setting_of_the_operator_is_documented() -> None:
     assert first_column(table("docs/operator.md", "Settings")) == read
 
 
+def test_every_reason_of_a_condition_is_documented() -> None:
+    words = r'Outcome\("(?:Complete|Failed)", "(\w+)"|"(Suspend\w+)"|"(Recovered)"|^[A-Z_]+ = "([A-Z]\w+)"$'
+    sources = (ROOT / "operator/halvard" / name for name in ("ending.py", "status.py", "apply.py", "reconcile.py"))
+    found = [match for source in sources for match in re.findall(words, source.read_text(), re.MULTILINE)]
+    reasons = {reason for match in found for reason in match if reason}
+    assert {"TrialsFinished", "SuspendSet", "Recovered", "QuotaExhausted", "InvalidSpec"} <= reasons
+    assert first_column(table("docs/operator.md", "Conditions")) >= reasons
+
+
 def test_every_metric_is_documented_and_every_documented_one_is_exposed() -> None:
     metrics = Metrics(Cache())
     exposed = {
