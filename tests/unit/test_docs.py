@@ -71,7 +71,7 @@ def test_every_setting_of_the_operator_is_documented() -> None:
 
 
 def test_every_reason_of_a_condition_is_documented() -> None:
-    words = r'Outcome\("(?:Complete|Failed)", "(\w+)"|"(Suspend\w+)"|"(Recovered)"|^[A-Z_]+ = "([A-Z]\w+)"$'
+    words = r'Outcome\("(?:Complete|Failed)", "(\w+)"|"(Suspend[A-Z]\w+)"|"(Recovered)"|^[A-Z_]+ = "([A-Z]\w+)"$'
     sources = (ROOT / "operator/halvard" / name for name in ("ending.py", "status.py", "apply.py", "reconcile.py"))
     found = [match for source in sources for match in re.findall(words, source.read_text(), re.MULTILINE)]
     reasons = {reason for match in found for reason in match if reason}
