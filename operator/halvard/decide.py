@@ -12,13 +12,13 @@ from halvard.ending import deadline, ending, exhausted, gpu_deadline
 from halvard.events import Ended, Event, Reported, Started, Stuck
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import Live, Outcome, Progress
+from halvard.template import termination_grace
 from halvard.trial import RungResult, Trial, TrialSpec
 from halvard.tuner import Leg
 
 STATE_DELAY = 5.0  # seconds: a leg that is over sooner never has its Running written
 PROGRESS_DELAY = 30.0
 LONGEST_BACKOFF = 300.0
-DEFAULT_GRACE = 30.0
 
 
 def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
@@ -264,13 +264,16 @@ class _Turn:
     def _leave(self, trial: Trial) -> None:
         """Its attempt was told to stop and has its grace to do so."""
         if self.progress.live.pop(trial.index, None) is not None:
-            self.progress.leaving[trial.index, trial.attempt] = self.now + self._grace()
+            self.progress.leaving[trial.index, trial.attempt] = self._grace_end()
+
+    def _grace_end(self) -> float:
+        return self.now + termination_grace(self.progress.study.spec.template)
 
     def _stop_lingering(self) -> None:
         """Stop what was told to leave and did not; what an earlier operator told gets its grace again."""
         for (index, attempt), grace_end in self.progress.leaving.items():
             if grace_end is None:
-                self.progress.leaving[index, attempt] = self.now + self._grace()
+                self.progress.leaving[index, attempt] = self._grace_end()
             elif grace_end <= self.now:
                 self.progress.leaving[index, attempt] = float("inf")
                 if (trial := self.progress.trials.get(index)) is not None:
@@ -292,10 +295,6 @@ class _Turn:
             if progress.block:
                 times.append(self.now if progress.block.probing else progress.block.until)
         return min((t for t in times if t != float("inf")), default=None)
-
-    def _grace(self) -> float:
-        grace = self.progress.study.spec.template.get("spec", {}).get("terminationGracePeriodSeconds")
-        return float(grace) if isinstance(grace, int) else DEFAULT_GRACE
 
     def _spend(self, live: Live, at: float) -> float:
         """Seconds since its time was last accounted for; from now on it counts anew."""

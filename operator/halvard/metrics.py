@@ -27,9 +27,8 @@ from typing_extensions import override
 from halvard import __version__
 from halvard.cache import Cache
 from halvard.queue import Key
-from halvard.status import leg_outcomes
+from halvard.status import time_spent
 from halvard.study import StudyStatus
-from halvard.trial import Lost, RungResult
 
 FAST = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -185,13 +184,9 @@ def spent(cache: Cache, study: Key) -> dict[tuple[int, str], tuple[float, float]
     """Returns seconds and GPU-seconds of a study's legs, by rung and outcome."""
     total: dict[tuple[int, str], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
     for item in cache.trials.of(study):
-        trial = item.value
-        unfinished = "failed" if trial.status.state == "Failed" else "lost"
-        legs: list[tuple[tuple[int, str], RungResult | Lost]] = [((0, unfinished), trial.status.lost)]
-        legs += [((result.budget, outcome), result) for result, outcome in leg_outcomes(trial)]
-        for label, leg in legs:
-            seconds, gpu_seconds = total[label]
-            total[label] = (seconds + leg.seconds, gpu_seconds + leg.gpu_seconds)
+        for part in time_spent(item.value):
+            seconds, gpu_seconds = total[part.rung, part.outcome]
+            total[part.rung, part.outcome] = (seconds + part.seconds, gpu_seconds + part.gpu_seconds)
     return total
 
 

@@ -119,9 +119,9 @@ class Progress:
     def refused(self, index: int, reason: str, message: str, now: float) -> None:
         """The store would not take a leg just decided on: it waits, and so do all others, until one is tried again."""
         self.live.pop(index, None)
-        delay = min(LONGEST_BLOCK, self.block.delay * 2) if self.block and self.block.probing else 1.0
-        if self.block and not self.block.probing:
-            delay = self.block.delay
+        delay = self.block.delay if self.block else 1.0
+        if self.block and self.block.probing:  # the one that was tried again: the next has to wait longer
+            delay = min(LONGEST_BLOCK, delay * 2)
         self.block = Block(reason, message, until=now + delay, delay=delay)
 
     def verdict(self, index: int, attempt: int, step: int) -> Verdict | None:

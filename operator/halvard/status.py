@@ -1,13 +1,14 @@
 """Where a study stands: a pure function of its trials, whose size does not grow with them."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from halvard.ending import deadline
 from halvard.progress import Progress
 from halvard.study import BestTrial, Condition, Hours, RungStatus, StudyState, StudyStatus, TrialCounts
-from halvard.trial import RungResult, Trial
+from halvard.trial import Trial
 
 MESSAGE_LENGTH = 1024
 
@@ -78,31 +79,40 @@ def _rungs(progress: Progress, trials: list[Trial]) -> tuple[RungStatus, ...]:
     )
 
 
-Outcome = Literal["promoted", "complete", "paused", "failed"]
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Time of one trial that came to one end; `rung` is 0 where it brought no result."""
+
+    rung: int
+    outcome: Literal["promoted", "complete", "paused", "failed", "lost"]
+    seconds: float
+    gpu_seconds: float
 
 
-def leg_outcomes(trial: Trial) -> Iterator[tuple[RungResult, Outcome]]:
-    """Each result of a trial with what became of it: the trial went on, finished, was not taken further, or failed."""
+def time_spent(trial: Trial) -> Iterator[Spent]:
+    """All time of a trial by what became of it: it went on, finished, went no further, failed, or a fault took it.
+
+    Time without a result counts as failed where the trial failed, else as lost.
+    """
+    failed = trial.status.state == "Failed"
     for result in trial.status.rungs:
+        outcome: Literal["promoted", "complete", "paused", "failed"] = "failed" if failed else "paused"
         if trial.spec.budget > result.budget:
-            yield result, "promoted"
+            outcome = "promoted"
         elif trial.status.state == "Complete":
-            yield result, "complete"
-        else:
-            yield result, "failed" if trial.status.state == "Failed" else "paused"
+            outcome = "complete"
+        yield Spent(result.budget, outcome, result.seconds, result.gpu_seconds)
+    yield Spent(0, "failed" if failed else "lost", trial.status.lost.seconds, trial.status.lost.gpu_seconds)
 
 
 def _hours(trials: list[Trial]) -> tuple[Hours, Hours]:
-    """Training hours and GPU-hours by outcome; a failed trial's last attempt counts as failed, other faults as lost."""
+    """Training hours and GPU-hours by outcome."""
     seconds = dict.fromkeys(("promoted", "complete", "paused", "failed", "lost"), 0.0)
     gpu_seconds = dict(seconds)
     for trial in trials:
-        for result, outcome in leg_outcomes(trial):
-            seconds[outcome] += result.seconds
-            gpu_seconds[outcome] += result.gpu_seconds
-        unfinished = "failed" if trial.status.state == "Failed" else "lost"
-        seconds[unfinished] += trial.status.lost.seconds
-        gpu_seconds[unfinished] += trial.status.lost.gpu_seconds
+        for spent in time_spent(trial):
+            seconds[spent.outcome] += spent.seconds
+            gpu_seconds[spent.outcome] += spent.gpu_seconds
     return _as_hours(seconds), _as_hours(gpu_seconds)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from halvard.decide import DEFAULT_GRACE
 from halvard.pods import TRAINER
 
 GPU = "nvidia.com/gpu"
@@ -60,11 +59,6 @@ def gpus(template: Mapping[str, Any]) -> int:
     """Returns how many GPUs a trial asks for."""
     resources = trainer(template).get("resources") or {}
     return int((resources.get("limits") or {}).get(GPU, 0))
-
-
-def grace(template: Mapping[str, Any]) -> float:
-    """Returns the seconds a trainer has from SIGTERM to SIGKILL."""
-    return float(template["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE))
 
 
 def notices(template: Mapping[str, Any]) -> list[str]:

@@ -18,12 +18,13 @@ from halvard.local.gpus import Gpus
 from halvard.local.leftovers import last_events
 from halvard.local.narrate import Line, Narrator
 from halvard.local.process import Files, Leg, Process
-from halvard.local.program import gpus, grace, program
+from halvard.local.program import gpus, program
 from halvard.local.store import Store
 from halvard.plan import Action, Announce, CreateTrial, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import Progress
 from halvard.status import study_status
 from halvard.study import Study
+from halvard.template import termination_grace
 from halvard.trial import Trial
 
 TICK = 0.05  # seconds between two looks at the processes and their files
@@ -55,7 +56,7 @@ class Runner:
         stdout = job.study.spec.collector.stdout
         self._pattern = stdout.pattern if stdout else None
         self._gpus_of_a_leg = gpus(job.study.spec.template) if devices.total else 0
-        self._grace = grace(job.study.spec.template)
+        self._grace = termination_grace(job.study.spec.template)
         self._processes: dict[tuple[int, int], Process] = {}
         self._waiting: deque[StartLeg] = deque()
         self._news: list[Event] = [e for t in running for e in last_events(t, _files(store, t), self._pattern)]
