@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel
 
+from halvard.allowed import refusal
 from halvard.cache import Cache, Cached
 from halvard.kube import EVENTS, PODS, STUDIES, TRIALS, Conflict, Kube, KubeError, Manifest, NotFound, Refused
 from halvard.metrics import Metrics
@@ -25,6 +26,7 @@ from halvard.trial import Trial
 AT_ONCE = 16
 QUOTA_EXHAUSTED = "QuotaExhausted"
 POD_REFUSED = "PodRefused"
+TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
 NOTE_LENGTH = 1024
 
 log = logging.getLogger(__name__)
@@ -124,6 +126,8 @@ class Applier:
     async def _start(self, progress: Progress, leg: StartLeg) -> bool:
         study = progress.study
         trial = leg.trial.model_copy(update={"uid": progress.trials[leg.trial.index].uid})
+        if message := refusal(study.spec.template, self._pods.allow):
+            return self._refused(progress, trial, TEMPLATE_NOT_ALLOWED, message)
         manifest = build(study, trial, leg, self._pods, self._previous_node(study, trial))
         try:
             async with self._slots:
@@ -133,8 +137,8 @@ class Applier:
             if owner_of(created) != trial.uid:
                 message = f"a Pod {created['metadata']['name']} is there that does not belong to Trial {trial.name}"
                 return self._refused(progress, trial, POD_REFUSED, message)
-        except Refused as refusal:
-            return self._refused(progress, trial, QUOTA_EXHAUSTED if refusal.quota else POD_REFUSED, str(refusal))
+        except Refused as error:
+            return self._refused(progress, trial, QUOTA_EXHAUSTED if error.quota else POD_REFUSED, str(error))
         self._metrics.legs.labels("resumed" if leg.resume else "fresh").inc()
         self._cache.pods.seen(created)
         return True

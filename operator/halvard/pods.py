@@ -38,12 +38,16 @@ _GPU = re.compile(r".*/(gpu|gpu\.[^/]+|mig-[^/]+)|gpu\.intel\.com/(i915|xe)")
 
 @dataclass(frozen=True, slots=True)
 class PodSettings:
-    """What every trial's Pod of this operator shares; `collector_ca` is a PEM text."""
+    """What every trial's Pod of this operator shares.
+
+    `collector_ca` is a PEM text; `allow` opens what a template may not ask for otherwise (`halvard.allowed`).
+    """
 
     collector_image: str
     collector_url: str
     collector_ca: str
     audience: str = "halvard.dev/reports"
+    allow: frozenset[str] = frozenset()
 
 
 def pod_name(trial: str, attempt: int) -> str:
@@ -71,13 +75,16 @@ def gpus(template: Mapping[str, Any]) -> float:
 
 
 def build(study: Study, trial: Trial, leg: StartLeg, settings: PodSettings, previous_node: str = "") -> dict[str, Any]:
-    """Returns the Pod of one leg: `trial` is the stored one (its uid owns the Pod), `previous_node` is preferred."""
+    """Returns the Pod of one leg: `trial` is the stored one (its uid owns the Pod), `previous_node` is preferred.
+
+    The template is one that `halvard.allowed` has nothing against, so nothing in it goes by a name of ours.
+    """
     spec: dict[str, Any] = copy.deepcopy(study.spec.template["spec"])
     resume = leg.resume if study.spec.checkpoint else None  # without a claim nothing outlives a Pod
     trainer = next(container for container in spec["containers"] if container["name"] == TRAINER)
     _add_to_trainer(trainer, study, trial, resume)
     spec["restartPolicy"] = "Never"
-    spec.setdefault("automountServiceAccountToken", False)
+    spec["automountServiceAccountToken"] = spec.get("automountServiceAccountToken") or False
     # Last of the init containers: it starts after the user's own sidecars (a mesh, say) and is stopped before them.
     spec["initContainers"] = [*(spec.get("initContainers") or ()), _collector(study, trial, resume, settings)]
     spec["volumes"] = [*(spec.get("volumes") or ()), *_volumes(study, settings)]
@@ -121,7 +128,7 @@ def _add_to_trainer(trainer: dict[str, Any], study: Study, trial: Trial, resume:
         *_checkpoint_mounts(study, trial, resume),
     ]
     # The last lines of a failed program are what its user wants to read first.
-    trainer.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
+    trainer["terminationMessagePolicy"] = trainer.get("terminationMessagePolicy") or "FallbackToLogsOnError"
     if study.spec.collector.stdout:
         trainer["command"] = wrap(trainer.get("command") or (), trainer.pop("args", None) or (), _STDOUT, _SHARED)
 

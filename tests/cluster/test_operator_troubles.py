@@ -57,10 +57,10 @@ async def test_a_template_that_makes_no_pod_is_a_condition_in_the_servers_words_
     scene: Scene,
 ) -> None:
     async with scene.operator():
-        await scene.apply(parallelism=2, template=template(terminationGracePeriod=5))
+        await scene.apply(parallelism=2, template=template(activeDeadlineSeconds=-1))
         condition = await scene.condition("Degraded", "True", "PodRefused")
-        assert 'unknown field "spec.terminationGracePeriod"' in condition["message"]
-        await scene.change(template=template(terminationGracePeriodSeconds=5))
+        assert "spec.activeDeadlineSeconds: Invalid value: -1" in condition["message"]
+        await scene.change(template=template(activeDeadlineSeconds=3600))
         await scene.pod(0)
         await scene.pod(1)
         await scene.condition("Degraded", "False", "Recovered")

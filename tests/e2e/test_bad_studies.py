@@ -18,8 +18,8 @@ for step in trial.steps():
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("imagePullPolicyy", "Always", 'strict decoding error: unknown field "spec.containers[0].imagePullPolicyy"'),
-        ("securityContext", {"privileged": True}, 'violates PodSecurity "restricted:latest": privileged'),
+        ("imagePullPolicy", "Sometimes", 'spec.containers[0].imagePullPolicy: Unsupported value: "Sometimes"'),
+        ("securityContext", {}, 'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'),
     ],
 )
 def test_a_template_whose_pods_are_refused_degrades_the_study_until_it_is_mended(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from halvard.allowed import refusal
 from halvard.plan import StartLeg
 from halvard.pods import COLLECTOR, TRAINER, PodSettings, build, gpus, template_hash
 from halvard.study import Study
@@ -95,10 +96,12 @@ def test_stdout_is_collected_by_wrapping_the_command() -> None:
 def test_empty_fields_of_a_template_count_as_absent() -> None:
     given = case("least")
     spec = given["study"]["spec"]["template"]["spec"]
-    spec |= dict.fromkeys(["initContainers", "volumes", "affinity"])
-    spec["containers"][0] |= {"env": None, "volumeMounts": None}
+    spec |= dict.fromkeys(["initContainers", "volumes", "affinity", "automountServiceAccountToken"])
+    spec["containers"][0] |= {"env": None, "volumeMounts": None, "terminationMessagePolicy": None}
     pod = pod_of({**given, "previousNode": "node-1"})
     assert [c["name"] for c in pod["spec"]["initContainers"]] == [COLLECTOR]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert container(pod, TRAINER)["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
 @pytest.mark.parametrize(
@@ -139,3 +142,26 @@ def test_python_does_not_hold_back_lines_that_are_to_be_collected_unless_the_use
     assert variables(pod_of(given), TRAINER)["PYTHONUNBUFFERED"] == "1"
     trainer["env"] = [{"name": "PYTHONUNBUFFERED", "value": ""}]
     assert variables(pod_of(given), TRAINER)["PYTHONUNBUFFERED"] == ""
+
+
+def test_a_template_cannot_use_a_name_that_is_added() -> None:
+    given = case("most")
+    template, pod = given["study"]["spec"]["template"]["spec"], pod_of(given)["spec"]
+    volumes = names(pod["volumes"]) - names(template["volumes"])
+    containers = names(pod["initContainers"]) - names(template["initContainers"])
+    mounts = [mount for c in (*pod["containers"], *pod["initContainers"]) for mount in c.get("volumeMounts", ())]
+    paths = {mount["mountPath"] for mount in mounts if mount["name"] in volumes}
+    variables = {v["name"] for c in (*pod["containers"], *pod["initContainers"]) for v in c.get("env", ())}
+    tries: list[dict[str, Any]] = [
+        *({"volumes": [{"name": name}]} for name in volumes),
+        *({"initContainers": [{"name": name}]} for name in containers),
+        *({"containers": [{"volumeMounts": [{"name": name}]}]} for name in volumes),
+        *({"containers": [{"volumeMounts": [{"mountPath": path}]}]} for path in paths),
+        *({"containers": [{"env": [{"name": name}]}]} for name in variables if name.startswith("HALVARD_")),
+    ]
+    assert len(tries) > 20
+    assert [spec for spec in tries if refusal({"spec": spec}) is None] == []
+
+
+def names(items: list[dict[str, Any]]) -> set[str]:
+    return {item["name"] for item in items}
