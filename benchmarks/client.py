@@ -1,12 +1,13 @@
-"""One bare client that is user, kubelet and sidecars to the operator, and the peer that shows what creating takes."""
+"""One bare client that is user, scheduler, kubelet and sidecars to the operator."""
 
 import asyncio
 import contextlib
+import itertools
 import json
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Self
@@ -14,7 +15,7 @@ from typing import Any, Self
 import aiohttp
 
 from benchmarks.bed import NAMESPACE, Bed
-from cluster.scripted import study
+from cluster.scripted import binding, study
 from halvard.kube import PODS, STUDIES, TRIALS, Manifest, Resource
 from halvard.pods import LABEL_STUDY
 
@@ -22,7 +23,9 @@ AUDIENCE = "halvard.dev/reports"
 ACCOUNTS = Resource("", "v1", "serviceaccounts")
 PATIENCE = 120.0  # seconds until something that should happen is taken for broken
 CONNECTIONS = 64
+ADDRESSES = 32  # of sidecars: Pods do not share one, and the operator takes only so many connections of each
 MERGE_PATCH = "application/merge-patch+json"
+AT_ONCE = {"gracePeriodSeconds": 0}  # no kubelet would confirm that a Pod with a node has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +39,16 @@ class Arrival:
 class Client:
     """An aiohttp session on the API server with nothing in between, a watch on Pods, and one on the operator."""
 
-    def __init__(self, bed: Bed, server: aiohttp.ClientSession, collector: aiohttp.ClientSession) -> None:
+    def __init__(self, bed: Bed, server: aiohttp.ClientSession, sidecars: Sequence[aiohttp.ClientSession]) -> None:
         """Use `connect`."""
         self.bed = bed
         self._server = server
-        self._collector = collector
+        self._sidecars = sidecars
+        self._turns = itertools.cycle(sidecars)
         self._arrivals: defaultdict[str, asyncio.Queue[Arrival]] = defaultdict(asyncio.Queue)
         self._failures: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._watching: asyncio.Task[None] | None = None
+        self._bound: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def connect(cls, bed: Bed) -> Self:
@@ -57,8 +62,11 @@ class Client:
         )
         ca = ssl.create_default_context(cafile=str(plane.directory / "tls" / "ca.crt"))
         # A sidecar's connection is closed while it idles between two rungs: each report pays for a handshake.
-        collector = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=ca, force_close=True))
-        client = cls(bed, server, collector)
+        connectors = (
+            aiohttp.TCPConnector(limit=0, ssl=ca, force_close=True, local_addr=(f"127.0.1.{number + 1}", 0))
+            for number in range(ADDRESSES)
+        )
+        client = cls(bed, server, [aiohttp.ClientSession(connector=connector) for connector in connectors])
         version = (await client.list(PODS))["metadata"]["resourceVersion"]
         client._watching = asyncio.create_task(client._watch(version))
         return client
@@ -68,8 +76,10 @@ class Client:
         if self._watching:
             self._watching.cancel()
             await asyncio.wait([self._watching])
+        await asyncio.gather(*self._bound)
         await self._server.close()
-        await self._collector.close()
+        for sidecar in self._sidecars:
+            await sidecar.close()
 
     # --- the API server -------------------------------------------------------------------------------------------
 
@@ -89,10 +99,10 @@ class Client:
         """Deletes a Study and, as nobody collects garbage here, its Trials and Pods."""
         await self._send("DELETE", STUDIES.path(NAMESPACE, study))
         for resource in (TRIALS, PODS):
-            await self._send("DELETE", resource.path(NAMESPACE) + _selector(study))
+            await self._send("DELETE", resource.path(NAMESPACE) + _selector(study), AT_ONCE)
 
     async def delete(self, resource: Resource, name: str) -> None:
-        await self._send("DELETE", resource.path(NAMESPACE, name))
+        await self._send("DELETE", resource.path(NAMESPACE, name), AT_ONCE)
 
     async def token(self, pod: Manifest) -> str:
         """The token that the kubelet would have projected into the Pod."""
@@ -157,9 +167,17 @@ class Client:
         if event["type"] == "ADDED":
             of = metadata.get("labels", {}).get(LABEL_STUDY) or metadata["name"]
             self._arrivals[of].put_nowait(Arrival(event["object"], at))
+            self._bound.add(asyncio.create_task(self._bind(event["object"])))
         return str(metadata["resourceVersion"])
 
-    # --- kubelet and sidecars -------------------------------------------------------------------------------------
+    # --- scheduler, kubelet and sidecars --------------------------------------------------------------------------
+
+    async def _bind(self, pod: Manifest) -> None:
+        """The scheduler gives a new Pod a node at once; a Pod that is going by then needs none."""
+        path = PODS.path(NAMESPACE, pod["metadata"]["name"], "binding")
+        async with self._server.post(path, json=binding(pod)) as answer:
+            if answer.status not in {HTTPStatus.CREATED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
+                raise RuntimeError(f"POST {path}: {(await answer.text())[:500]}")
 
     async def runs(self, pod: Manifest) -> None:
         """The kubelet says that trainer and collector run."""
@@ -185,9 +203,10 @@ class Client:
         report = {"step": step, "metrics": {"loss": loss}, "checkpoint": f"step-{step}"}
         body, headers = {"reports": [report], "budget": budget, "elapsed": 1.0}, {"Authorization": f"Bearer {token}"}
         url = self.bed.operator.settings["HALVARD_COLLECTOR_URL"] + "/v1/reports"
+        sidecar = next(self._turns)
         async with asyncio.timeout(PATIENCE):
             while True:
-                async with self._collector.post(url, json=body, headers=headers) as answer:
+                async with sidecar.post(url, json=body, headers=headers) as answer:
                     verdict: Manifest = await answer.json()
                 if answer.status == HTTPStatus.OK:
                     return verdict

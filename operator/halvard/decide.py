@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 
 from halvard import lifecycle
 from halvard.ending import deadline, ending, exhausted, gpu_deadline
-from halvard.events import Ended, Event, Reported, Started, Stuck
+from halvard.events import Ended, Event, Fault, Outdated, Placed, Reported, Started, Stuck
+from halvard.faults import VANISHED
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
-from halvard.progress import Live, Outcome, Progress
+from halvard.progress import TEMPLATE_CHANGED, Live, Outcome, Progress
 from halvard.template import termination_grace
 from halvard.trial import RungResult, Trial, TrialSpec
 from halvard.tuner import Leg
 
+LOOK_AHEAD = 4  # attempts of a study that wait for a place to run in, however large its parallelism
 STATE_DELAY = 5.0  # seconds: a leg that is over sooner never has its Running written
 PROGRESS_DELAY = 30.0
 LONGEST_BACKOFF = 300.0
@@ -28,7 +30,7 @@ def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
     for event in events:
         turn.handle(event)
     turn.settle()
-    return Plan(tuple(turn.actions), turn.wake_at(), turn.repeated)
+    return Plan(tuple(turn.actions), turn.wake_at(), turn.repeated, tuple(turn.faults))
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class _Turn:
     now: float
     actions: list[Action] = field(default_factory=list)
     repeated: int = 0
+    faults: list[Fault] = field(default_factory=list)
 
     def begin(self) -> None:
         """The first turn of a study starts its clock; the first after a fold takes stock."""
@@ -53,6 +56,7 @@ class _Turn:
             trial = self.progress.trials[index]
             if trial.status.state == "Running" and index not in self.progress.live:
                 self._save(lifecycle.requeued(trial, "its attempt vanished", fault=True))
+                self.faults.append(VANISHED)
             elif trial.status.state == "Paused":
                 self._await_pod(trial)
 
@@ -68,13 +72,16 @@ class _Turn:
                 self._unblock()
             return
         match event:
+            case Placed():
+                live.placed = True
             case Started():
                 self._started(trial, live, event)
             case Reported():
                 self._reported(trial, live, event)
             case Stuck():
                 live.stuck = event.fault
-                live.stopping = live.stopping or ("the template was changed" if event.outdated else "")
+            case Outdated():
+                live.stopping = live.stopping or TEMPLATE_CHANGED
             case Ended():
                 self._ended(trial, live, event)
         self.choose()
@@ -82,7 +89,7 @@ class _Turn:
     def _started(self, trial: Trial, live: Live, event: Started) -> None:
         last = trial.status.rungs[-1].at.timestamp() if trial.status.rungs else 0.0
         live.since = max(event.at, last) if live.since is None else live.since
-        live.gpus, live.stuck = event.gpus, None
+        live.placed, live.gpus, live.stuck = True, event.gpus, None
         if trial.status.state == "Pending":
             self._replace(lifecycle.started(trial))
             self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
@@ -120,8 +127,10 @@ class _Turn:
             # It left before it could learn that it was promoted. The next attempt may not, or it would go on for ever.
             self._save(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
         elif event.fault.counted:
+            self.faults.append(event.fault)
             self._fail(trial, lifecycle.describe(event.fault))
         else:
+            self.faults.append(event.fault)
             self.progress.retry_at[trial.index] = self.now + min(LONGEST_BACKOFF, 2.0**trial.status.faults)
             self._save(lifecycle.requeued(trial, lifecycle.describe(event.fault), fault=True))
             self._announce("LegRunsAgain", f"{trial.name}: {lifecycle.describe(event.fault)}", warning=True)
@@ -136,14 +145,11 @@ class _Turn:
     # --- decisions ------------------------------------------------------------------------------------------------
 
     def choose(self) -> None:
-        """Ask the tuner for every free slot, settle the trials that wait for a verdict, and start what is to run."""
+        """Ask the tuner what to run next, settle the trials that wait for a verdict, and start what is to run."""
         progress, spec = self.progress, self.progress.study.spec
         active = progress.outcome is None and not spec.suspend
         outcome = ending(progress, self.now) if active else None
-        legs: list[Leg] = []
-        if active and outcome is None:
-            while len(progress.assigned) + len(legs) < spec.parallelism and (leg := progress.tuner.ask()):
-                legs.append(leg)
+        legs = self._ask() if active and outcome is None else []
         promoted = {leg.index: leg for leg in legs}
         for index in sorted(progress.awaiting):
             self._settle_result(progress.trials[index], promoted.get(index))
@@ -156,6 +162,20 @@ class _Turn:
             self._finish(outcome)
         elif active:
             self._start_waiting()
+
+    def _ask(self) -> list[Leg]:
+        """Ask the tuner for every free slot: for all promotions that are due, and for new trials that can start now.
+
+        A promotion is due whether or not there is room, and may go on where it has just reported. What a new trial is
+        to try is chosen no earlier than it has to be.
+        """
+        progress, legs = self.progress, list[Leg]()
+        free = progress.study.spec.parallelism - len(progress.assigned)
+        room = self._unqueued() - len(self._waiting()) if free > 0 else 0
+        while len(legs) < free and (leg := progress.tuner.ask(new_trials=room > 0)):
+            room -= leg.index not in progress.live
+            legs.append(leg)
+        return legs
 
     def _settle_result(self, trial: Trial, leg: Leg | None) -> None:
         """Store a result together with what follows from it: going on in the same attempt, a pause, or the end."""
@@ -194,23 +214,36 @@ class _Turn:
         self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
 
     def _start_waiting(self) -> None:
-        """Give attempts to assigned trials that have none, the highest budgets first, as far as parallelism goes."""
-        progress = self.progress
-        room = progress.study.spec.parallelism - len(progress.live)
-        waiting = [i for i in progress.assigned if i not in progress.live and progress.retry_at.get(i, 0.0) <= self.now]
-        if progress.block:
-            if self.now < progress.block.until and not progress.block.probing:
-                return
-            if not waiting:
-                progress.block = None
-            else:
-                progress.block.probing, room = True, min(room, 1)
+        """Give attempts to assigned trials that have none, the highest budgets first, as far as there is room."""
+        progress, waiting = self.progress, self._waiting()
+        if progress.block and self.now < progress.block.until and not progress.block.probing:
+            return
+        if not waiting:
+            progress.block = None
+            return
+        room = self._room()
+        if progress.block and room > 0:
+            progress.block.probing, room = True, 1
         waiting.sort(key=lambda i: (-progress.trials[i].spec.budget, i))
         for index in waiting[: max(0, room)]:
             trial = progress.trials[index]
             progress.retry_at.pop(index, None)
             progress.live[index] = Live()
             self.actions.append(StartLeg(trial, trial.status.checkpoint if progress.resumable else None))
+
+    def _waiting(self) -> list[int]:
+        """Assigned trials whose leg is due and has no attempt."""
+        live, retry_at = self.progress.live, self.progress.retry_at
+        return [i for i in self.progress.assigned if i not in live and retry_at.get(i, 0.0) <= self.now]
+
+    def _room(self) -> int:
+        """How many more attempts there may be."""
+        return min(self.progress.study.spec.parallelism - len(self.progress.live), self._unqueued())
+
+    def _unqueued(self) -> int:
+        """How many more attempts may wait for a place to run in."""
+        live = self.progress.live
+        return LOOK_AHEAD - sum(not live[i].placed for i in self.progress.assigned if i in live)
 
     # --- the study as a whole -------------------------------------------------------------------------------------
 
@@ -245,12 +278,16 @@ class _Turn:
         self._announce(outcome.reason, outcome.message, warning=outcome.condition == "Failed")
 
     def _stop_surplus(self) -> None:
-        """Stop attempts that may not run any more: when suspended all, else the lowest budgets beyond parallelism."""
+        """Stop attempts that may not run any more: when suspended all, else those beyond parallelism.
+
+        Those without a place go first, as nothing is lost by it, then those of the lowest budgets.
+        """
         progress, spec = self.progress, self.progress.study.spec
         allowed = 0 if spec.suspend else spec.parallelism
         if len(progress.live) > allowed:
             reason = "the study is suspended" if spec.suspend else "parallelism was lowered"
-            by_rank = sorted(progress.live, key=lambda i: (-progress.trials[i].spec.budget, i))
+            ranks = {i: (not live.placed, -progress.trials[i].spec.budget, i) for i, live in progress.live.items()}
+            by_rank = sorted(progress.live, key=ranks.__getitem__)
             for index in by_rank[allowed:]:
                 progress.live[index].stopping = progress.live[index].stopping or reason
         for index, live in progress.live.items():
@@ -290,9 +327,10 @@ class _Turn:
         progress = self.progress
         times = [*progress.unsaved.due.values(), *(t for t in progress.leaving.values() if t is not None)]
         if progress.outcome is None and not progress.study.spec.suspend:
-            times += [t for i, t in progress.retry_at.items() if i in progress.assigned]
+            # what is due already waits for room, and what makes room is an event
+            times += [t for i, t in progress.retry_at.items() if i in progress.assigned and t > self.now]
             times += [t for t in (deadline(progress), gpu_deadline(progress, self.now)) if t is not None]
-            if progress.block:
+            if progress.block and self._room() > 0:
                 times.append(self.now if progress.block.probing else progress.block.until)
         return min((t for t in times if t != float("inf")), default=None)
 

@@ -15,6 +15,14 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """This attempt has a place to run in (its Pod a node); until then it only waits for one."""
+
+    trial: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The trainer of this attempt began to run, holding `gpus` GPUs. `at`: seconds since the epoch."""
 
@@ -36,15 +44,19 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """This attempt cannot start by itself (its image cannot be pulled, say): the study's fault, not the trial's.
-
-    `outdated`: it was made from a template that the user has changed since.
-    """
+    """This attempt cannot start by itself (its image cannot be pulled, say): the study's fault, not the trial's."""
 
     trial: int
     attempt: int
     fault: Fault
-    outdated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """This attempt waits for its place or is stuck, and its template is not the one that the study has now."""
+
+    trial: int
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +72,4 @@ class Ended:
     fault: Fault
 
 
-Event = Started | Reported | Stuck | Ended
+Event = Placed | Started | Reported | Stuck | Outdated | Ended

@@ -32,6 +32,26 @@ OOM_KILLED = "OOMKilled"
 NON_ZERO_EXIT = "NonZeroExit"
 METRICS_UNAVAILABLE = "MetricsUnavailable"
 
+INFRASTRUCTURE = (
+    DISRUPTED,
+    EVICTED,
+    NODE_SHUTDOWN,
+    NODE_LOST,
+    NODE_REJECTED,
+    STATUS_UNKNOWN,
+    POD_DELETED,
+    POD_VANISHED,
+    NEVER_STARTED,
+)
+CONFIGURATION = (
+    EPHEMERAL_STORAGE,
+    DEADLINE_EXCEEDED,
+    INIT_FAILED,
+    OOM_KILLED,
+    NON_ZERO_EXIT,
+    METRICS_UNAVAILABLE,
+)
+
 VANISHED = Fault(POD_VANISHED, "the Pod was gone before it said how it ended", counted=False)
 
 _DISRUPTIONS = ("DisruptionTarget", "TerminationTarget")  # Kubernetes (KEP-3329) and Kueue

@@ -50,6 +50,7 @@ class PodView:
     node: str
     template: str
     gpus: float
+    created_at: float
     started_at: float | None
     ended_at: float | None
     drained: bool
@@ -81,6 +82,7 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         node=spec.get("nodeName") or "",
         template=(metadata.get("annotations") or _NOTHING).get(ANNOTATION_TEMPLATE) or "",
         gpus=gpus(pod),
+        created_at=_seconds(metadata.get("creationTimestamp")),
         started_at=_started_at(trainer),
         ended_at=ended_at,
         drained=ended_at is not None and (over or "running" not in collector),

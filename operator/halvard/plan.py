@@ -5,6 +5,7 @@ So a crash leaves a prefix of them, which the next fold completes.
 
 from dataclasses import dataclass
 
+from halvard.events import Fault
 from halvard.trial import SavedCheckpoint, Trial
 
 
@@ -69,11 +70,13 @@ class Plan:
     """Actions in order, and when to look again even if nothing happens (seconds since the epoch).
 
     `repeated`: reports that changed nothing, because their step was reported before or is lower than the last one.
+    `faults`: why attempts ended that had no result, those that failed their trial and those whose leg runs again.
     """
 
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
     repeated: int = 0
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 All of it can be thrown away at any moment and folded again from the Trials; `halvard.decide` is what advances it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from halvard.events import Fault
@@ -14,12 +15,18 @@ from halvard.trial import Trial
 from halvard.tuner import Tuner
 
 LONGEST_BLOCK = 60.0
+TEMPLATE_CHANGED = "the template was changed"
+_NONE: Mapping[tuple[int, int], bool] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class Live:
-    """An attempt that exists. `since`: from when its time is still to be accounted for; `step`: its last report."""
+    """An attempt that exists; `placed`: it has a place to run in.
 
+    `since`: from when its time is still to be accounted for; `step`: its last report.
+    """
+
+    placed: bool = False
     since: float | None = None
     gpus: float = 0.0
     step: int = 0
@@ -65,14 +72,14 @@ class Progress:
         self,
         study: Study,
         trials: Iterable[Trial] = (),
-        running: Iterable[tuple[int, int]] = (),
+        running: Mapping[tuple[int, int], bool] = _NONE,
         *,
         resumable: bool | None = None,
     ) -> None:
         """Fold the stored trials.
 
-        `running` names the (trial index, attempt) pairs that exist in the world now; `resumable` says whether
-        checkpoints outlive attempts (by default where the study has a claim for them).
+        `running` names the (trial index, attempt) pairs that exist in the world now, and whether each has a place to
+        run in; `resumable` says whether checkpoints outlive attempts (by default where the study has a claim for them).
         """
         self.study = study
         self.trials = {trial.index: trial for trial in trials}
@@ -82,10 +89,10 @@ class Progress:
         self.awaiting = {index for index, trial in self.trials.items() if _awaits_decision(trial)}
         self.live: dict[int, Live] = {}
         self.leaving: dict[tuple[int, int], float | None] = {}
-        for index, attempt in running:
+        for (index, attempt), placed in running.items():
             trial = self.trials.get(index)
             if trial and trial.attempt == attempt and not trial.finished:
-                self.live[index] = Live()
+                self.live[index] = Live(placed)
             else:
                 self.leaving[index, attempt] = None
         self.fresh = True  # no turn has been taken since the fold
@@ -107,7 +114,8 @@ class Progress:
         if study.spec.template != self.study.spec.template:
             self.block = None
             for live in self.live.values():
-                live.stopping = live.stopping or ("the template was changed" if live.stuck else "")
+                if live.stuck or not live.placed:
+                    live.stopping = live.stopping or TEMPLATE_CHANGED
         self.study = study
         self.tuner.spec = study.spec
 

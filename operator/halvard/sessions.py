@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from halvard.cache import Cache, Cached, Change
-from halvard.events import Ended, Event, Reported, Started, Stuck
+from halvard.events import Ended, Event, Outdated, Placed, Reported, Started, Stuck
 from halvard.faults import VANISHED
 from halvard.observe import PodView
 from halvard.pods import template_hash
@@ -29,7 +29,7 @@ class Session:
         self._template = template_hash(study.spec.template)
         self._first_look = [Change(item, gone=False) for item in cache.pods.of(self._key)]
         trials = [item.value for item in cache.trials.of(self._key) if item.owner == study.uid]
-        running = [(index, item.value.attempt) for item, index in self._ours(self._first_look)]
+        running = {(i, item.value.attempt): bool(item.value.node) for item, i in self._ours(self._first_look)}
         self.progress = Progress(study, trials, running)
         self.sound = True
         self.unstored: list[Started | Reported] = []
@@ -85,9 +85,13 @@ def events_of(pod: PodView, trial: int, now: float, template: str, *, gone: bool
     """
     if pod.started_at is not None:
         yield Started(trial, pod.attempt, pod.started_at, pod.gpus)
+    elif pod.node:
+        yield Placed(trial, pod.attempt)
     if pod.report is not None:
         yield Reported(trial, pod.attempt, pod.ended_at or now, pod.report)
     if pod.stuck is not None:
-        yield Stuck(trial, pod.attempt, pod.stuck, outdated=pod.template != template)
+        yield Stuck(trial, pod.attempt, pod.stuck)
+    if pod.template != template and (pod.stuck or not pod.node):
+        yield Outdated(trial, pod.attempt)
     if gone or pod.drained or pod.lost:
         yield Ended(trial, pod.attempt, pod.ended_at or now, pod.fault or VANISHED)

@@ -47,9 +47,12 @@ class Tuner:
         """The budget of the highest rung."""
         return self._scheduler.max_budget
 
-    def ask(self) -> Leg | None:
-        """Returns the next leg and holds it for decided: a promotion that is due, else a new trial, else None."""
-        leg = self._promotion() or self._new_trial()
+    def ask(self, *, new_trials: bool = True) -> Leg | None:
+        """Returns the next leg and holds it for decided: a promotion that is due, else a new trial, else None.
+
+        With `new_trials` off, only a promotion.
+        """
+        leg = self._promotion() or (self._new_trial() if new_trials else None)
         if leg is not None:
             self._hold(leg)
         return leg

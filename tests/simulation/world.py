@@ -1,7 +1,8 @@
-"""A world in virtual time: it stores, runs and breaks attempts, and can lose the operator at any action."""
+"""A world in virtual time: it stores, places, runs and breaks attempts, and can lose the operator at any action."""
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from halvard.decide import decide
-from halvard.events import Ended, Event, Fault, Reported, Started
+from halvard.decide import LOOK_AHEAD, decide
+from halvard.events import Ended, Event, Fault, Placed, Reported, Started
 from halvard.plan import Action, Announce, CreateTrial, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import Progress
 from halvard.status import study_status
@@ -51,12 +52,14 @@ def loss(trial: Trial, step: int) -> float:
 
 @dataclass(slots=True)
 class Attempt:
-    """A running attempt: `waiting` is the step whose verdict it awaits."""
+    """An attempt that exists: `waiting` is the step whose verdict it awaits."""
 
     trial: Trial
     number: int
     budget: int
     step: int
+    placed: bool = False
+    running: bool = False
     waiting: int | None = None
 
 
@@ -64,19 +67,25 @@ class Attempt:
 class World:
     """Runs one study to its end.
 
-    `fault(trial, attempt, step)` may break an attempt; the operator dies at the actions counted in `lose_at`.
+    Attempts get one of the `places` in the order in which they were started, each `delay(trial, attempt)` seconds after
+    it at the earliest. `fault(trial, attempt, step)` may break an attempt; the operator dies at the actions counted in
+    `lose_at`.
     """
 
     study: Study
     curve: Callable[[Trial, int], float] = loss
     fault: Callable[[int, int, int], Fault | None] = lambda _trial, _attempt, _step: None
     pace: Callable[[Trial], float] = lambda _trial: 1.0
+    places: float = math.inf
+    delay: Callable[[int, int], float] = lambda _trial, _attempt: 0.0
     lose_at: frozenset[int] = frozenset()
     resumable: bool = True
     now: float = EPOCH
     stored: dict[int, Trial] = field(default_factory=dict)
     attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
+    queue: list[tuple[int, int]] = field(default_factory=list)  # may have a place as soon as there is one
     over: dict[tuple[int, int], Fault] = field(default_factory=dict)  # ended, but still there to be looked at
+    faults: list[Fault] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     started: list[tuple[int, int]] = field(default_factory=list)
     restarts: int = 0
@@ -89,7 +98,7 @@ class World:
         self.progress = self.fold()
 
     def fold(self) -> Progress:
-        running = [*self.attempts, *self.over]
+        running = {key: attempt.placed for key, attempt in self.attempts.items()} | dict.fromkeys(self.over, True)
         return Progress(self.study, self.stored.values(), running, resumable=self.resumable)
 
     def run(self, turns: int = 20_000) -> "World":
@@ -122,13 +131,18 @@ class World:
         except OperatorLostError:
             self.recover()
             return
+        self.faults += plan.faults
         self.study = self.study.model_copy(update={"status": study_status(self.progress, self.now)})
         self.answer()
 
     def recover(self) -> None:
         self.restarts += 1
         self.progress = self.fold()
-        again: list[Event] = [Started(i, n, self.now) for i, n in self.attempts]
+        again: list[Event] = [
+            Started(i, n, self.now, gpus=1.0) if attempt.running else Placed(i, n)
+            for (i, n), attempt in self.attempts.items()
+            if attempt.placed
+        ]
         pushed_again: list[Event] = [
             Reported(i, n, self.now, Report(a.waiting, {"loss": self.curve(a.trial, a.waiting)}, f"step-{a.waiting}"))
             for (i, n), a in self.attempts.items()
@@ -164,8 +178,34 @@ class World:
             return  # already exists: success
         self.started.append(key)
         self.attempts[key] = Attempt(trial, trial.attempt, trial.spec.budget, leg.start)
-        self.later(0.2, lambda: [Started(*key, self.now, gpus=1.0)] if key in self.attempts else [])
-        self.later(0.2 + self.pace(trial), lambda: self.step(key))
+        assert len(self.unplaced()) <= LOOK_AHEAD, "no more wait for a place than may"
+        self.later(self.delay(*key), lambda: self.wants_place(key))
+
+    def unplaced(self) -> list[tuple[int, int]]:
+        return [key for key, attempt in self.attempts.items() if not attempt.placed]
+
+    def wants_place(self, key: tuple[int, int]) -> list[Event]:
+        self.queue.append(key)
+        return self.fill()
+
+    def fill(self) -> list[Event]:
+        """Gives free places to those that wait."""
+        self.queue = [key for key in self.queue if key in self.attempts]
+        free = self.places - sum(attempt.placed for attempt in self.attempts.values())
+        placed = [key for number, key in enumerate(self.queue) if number < free]
+        del self.queue[: len(placed)]
+        for key in placed:
+            self.attempts[key].placed = True
+            self.later(0.2, partial(self.begin, key))
+        return [Placed(*key) for key in placed]
+
+    def begin(self, key: tuple[int, int]) -> list[Event]:
+        attempt = self.attempts.get(key)
+        if attempt is None:
+            return []
+        attempt.running = True
+        self.later(self.pace(attempt.trial), partial(self.step, key))
+        return [Started(*key, self.now, gpus=1.0)]
 
     def step(self, key: tuple[int, int]) -> list[Event]:
         attempt = self.attempts.get(key)
@@ -199,6 +239,7 @@ class World:
             return []
         if fault is not DELETED:
             self.over[index, number] = fault
+        self.later(0.05, self.fill)
         return [Ended(index, number, self.now, fault)]
 
     def later(self, seconds: float, happen: Callable[[], list[Event]]) -> None:

@@ -105,6 +105,18 @@ def test_there_are_no_more_trials_than_the_limit() -> None:
     assert [ask(tuner).index, ask(tuner).index, tuner.ask(), tuner.ask()] == [0, 1, None, None]
 
 
+def test_promotions_alone_can_be_asked_for() -> None:
+    tuner = Tuner(study_spec())
+    assert tuner.ask(new_trials=False) is None
+    for value in (0.6, 0.44, 0.5):
+        tuner.tell(ask(tuner).index, 1, value)
+    leg = tuner.ask(new_trials=False)
+    assert leg is not None
+    assert (leg.index, leg.new) == (1, False)
+    assert tuner.ask(new_trials=False) is None
+    assert ask(tuner).index == 3
+
+
 def test_a_raised_limit_takes_effect_at_once() -> None:
     tuner = Tuner(study_spec(1))
     assert (ask(tuner).index, tuner.ask()) == (0, None)

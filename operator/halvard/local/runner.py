@@ -51,7 +51,7 @@ class Runner:
         trials = store.trials()
         running = [trial for trial in trials if not trial.finished and _files(store, trial).leg.exists()]
         self._job, self._store, self._gpus, self._display = job, store, devices, display
-        self._progress = Progress(job.study, trials, [(t.index, t.attempt) for t in running], resumable=True)
+        self._progress = Progress(job.study, trials, {(t.index, t.attempt): True for t in running}, resumable=True)
         self._narrator = Narrator(job.study, trials)
         stdout = job.study.spec.collector.stdout
         self._pattern = stdout.pattern if stdout else None

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from halvard.decide import LOOK_AHEAD
+
 
 def test_a_study_runs_to_its_end_and_finds_the_smallest_x(finished: Any) -> None:
     smallest = min(finished.trials(), key=lambda trial: trial["spec"]["parameters"]["x"])
@@ -198,6 +200,16 @@ def test_no_two_trials_share_a_gpu_and_the_rest_wait(workshop: Any, monkeypatch:
 
     assert workshop.status()["trials"]["failed"] == 0
     assert {"5", "7"} == {device for leg in workshop.legs() for device in leg["devices"]}
+
+
+def test_few_trials_wait_for_a_gpu_however_large_parallelism_is(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    ladder = {"asha": {"minBudget": 9, "maxBudget": 27, "reductionFactor": 3}}
+    crowd = {"parallelism": 100, "limits": {"trials": 50}, "scheduler": ladder}
+    manifest = workshop.manifest(env={"SECONDS_A_STEP": "0.3"}, **crowd)
+    manifest["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 1}}
+    workshop.interrupt(manifest, signal.SIGTERM, after=4)
+    assert (len(workshop.legs()), len(workshop.trials())) == (2, 2 + LOOK_AHEAD)
 
 
 def test_a_request_for_gpus_is_ignored_with_a_notice_where_there_are_none(
