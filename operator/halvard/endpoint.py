@@ -11,21 +11,22 @@ from typing import Any, Literal, Protocol
 from aiohttp import web
 
 from halvard.identity import PodIdentity, Unavailable
-from halvard.tls import Tls
+from halvard.listener import CutOff, believe
+from halvard.rate import REMEMBERED, RateLimit
 from halvard_trainer.reports import Report, from_wire
 
 MAX_BODY = 64 * 1024
 MAX_REPORTS = 1000
 LONGEST_ELAPSED = 1e9
 BODY_SECONDS = 10.0
-IDLE_SECONDS = 30.0
 PUSHES_A_SECOND = 10.0
 PUSHES_AT_ONCE = 20
-PODS_REMEMBERED = 16_384
 RETRY_SECONDS = 1
 
-Result = Literal["accepted", "invalid", "unauthorized", "too_large", "rate_limited", "superseded", "unavailable"]
-"""What came of one push; a closed set, so it can be a label."""
+Result = Literal[
+    "accepted", "invalid", "unauthorized", "too_large", "rate_limited", "superseded", "unavailable", CutOff
+]
+"""What came of one push, or of a connection that never came to one; a closed set, so it can be a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +65,6 @@ class Refusal(Exception):  # noqa: N818  # an answer, not an error of ours
         self.result = result
 
 
-class RateLimit:
-    """A token bucket for each Pod: `PUSHES_AT_ONCE`, refilled at `PUSHES_A_SECOND`."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` gives seconds."""
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allows(self, pod_uid: str) -> bool:
-        """Takes one push out of the Pod's bucket, if there is one."""
-        now = self._clock()
-        level, at = self._buckets.pop(pod_uid, (float(PUSHES_AT_ONCE), now))
-        level = min(PUSHES_AT_ONCE, level + (now - at) * PUSHES_A_SECOND)
-        allowed = level >= 1
-        self._buckets[pod_uid] = (level - allowed, now)
-        if len(self._buckets) > PODS_REMEMBERED:
-            self._buckets.popitem(last=False)
-        return allowed
-
-
 @dataclass(frozen=True, slots=True)
 class Push:
     """What a push says. `elapsed`: seconds its attempt has run; `invalid`: lines that were no reports, so far."""
@@ -113,26 +94,29 @@ class Endpoint:
         self._count = count
         self._count_invalid = count_invalid
         self._invalid: OrderedDict[str, int] = OrderedDict()
-        self._rate = RateLimit(clock)
+        self._rate = RateLimit(PUSHES_A_SECOND, PUSHES_AT_ONCE, clock)
 
     def application(self) -> web.Application:
         """Returns the application to serve."""
         application = web.Application(client_max_size=MAX_BODY)
-        application.router.add_post("/v1/reports", self._respond)
+        application.router.add_route("*", "/{path:.*}", self._respond)  # whatever is asked for is limited and counted
         return application
 
     async def _respond(self, request: web.Request) -> web.Response:
         try:
-            answer = await self._answer(request)
+            decided = await self._answer(request)
         except Refusal as refusal:
             self._count(refusal.result)
             headers = {"Retry-After": str(RETRY_SECONDS)} if refusal.status in {429, 503} else None
-            return web.json_response({"error": str(refusal)}, status=refusal.status, headers=headers)
-        self._count("superseded" if answer.superseded else "accepted")
-        if answer.stop is not None:
-            return web.json_response({"stop": answer.stop})
-        if answer.budget is not None:
-            return web.json_response({"budget": answer.budget})
+            answer = web.json_response({"error": str(refusal)}, status=refusal.status, headers=headers)
+            if refusal.result != "unavailable":  # that is our fault; others pay each attempt with a new handshake
+                answer.force_close()
+            return answer
+        self._count("superseded" if decided.superseded else "accepted")
+        if decided.stop is not None:
+            return web.json_response({"stop": decided.stop})
+        if decided.budget is not None:
+            return web.json_response({"budget": decided.budget})
         return web.json_response({}, status=202)
 
     async def _answer(self, request: web.Request) -> Answer:
@@ -144,6 +128,9 @@ class Endpoint:
                 )
             if not self._rate.allows(pod.uid):
                 raise Refusal(429, "rate_limited", f"more than {PUSHES_A_SECOND:g} pushes a second from one Pod")
+            believe(request)
+            if (request.method, request.path) != ("POST", "/v1/reports"):
+                raise Refusal(404, "invalid", "only POST /v1/reports is answered here")
             push = parse_push(await _body(request))
             self._hear_of_invalid_lines(pod.uid, push.invalid)
             return await self._reports.push(pod, push.reports, push.elapsed)
@@ -156,24 +143,9 @@ class Endpoint:
         """Counts those that are new: a push that is repeated says the same number again."""
         before = self._invalid.pop(pod_uid, 0)
         self._invalid[pod_uid] = so_far
-        if len(self._invalid) > PODS_REMEMBERED:
+        if len(self._invalid) > REMEMBERED:
             self._invalid.popitem(last=False)
         self._count_invalid(max(0, so_far - before))
-
-
-async def serve(application: web.Application, host: str, port: int, tls: Tls) -> web.AppRunner:
-    """Starts listening and returns the runner: `addresses` says where, `cleanup()` ends it."""
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        auto_decompress=False,  # nobody sends compressed reports, and a small body stays small
-        keepalive_timeout=IDLE_SECONDS,  # also ends a connection that dribbles its headers
-        lingering_time=5.0,
-        shutdown_timeout=2.0,
-    )
-    await runner.setup()
-    await web.TCPSite(runner, host, port, ssl_context=tls.server_context()).start()
-    return runner
 
 
 def parse_push(body: bytes) -> Push:
@@ -213,12 +185,14 @@ def _token(request: web.Request) -> str:
 
 
 async def _body(request: web.Request) -> bytes:
+    if (request.content_length or 0) > MAX_BODY:
+        raise Refusal(413, "too_large", f"{request.content_length} bytes; at most {MAX_BODY} are read")
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
-        raise Refusal(413, "too_large", f"more than {MAX_BODY} bytes") from error
+        raise Refusal(413, "too_large", f"more than {MAX_BODY} bytes; no more are read") from error
     except TimeoutError as error:
-        raise Refusal(503, "invalid", f"the body took longer than {BODY_SECONDS:g} s") from error
+        raise Refusal(503, "too_slow", f"the body took longer than {BODY_SECONDS:g} s") from error
     except (ConnectionError, web.RequestPayloadError) as error:
         raise _invalid("the body broke off") from error

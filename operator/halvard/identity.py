@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ REVIEWS_AT_ONCE = 32  # strangers must not make us flood the API server
 REVIEWS_WAITING = 4096
 _POD = "authentication.kubernetes.io/pod-"
 _ACCOUNT = "system:serviceaccount:"
+_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 class Unavailable(Exception):  # noqa: N818  # as in `halvard.kube`
@@ -53,6 +55,8 @@ class Identity:
 
     async def __call__(self, token: str) -> PodIdentity | None:
         """Returns the Pod this token belongs to, or None if it is not to be believed; raises Unavailable."""
+        if not _JWT.fullmatch(token):
+            return None  # every service account's token is a JWT: the API server need not be asked
         digest = hashlib.sha256(token.encode()).digest()  # tokens themselves are not kept
         until, pod = self._known.get(digest, (0.0, None))
         if self._clock() < until:

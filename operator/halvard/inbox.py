@@ -16,6 +16,7 @@ from halvard.trial import Trial
 from halvard_trainer.reports import Report
 
 PATIENCE = 10.0  # seconds a push is held open
+MOST_WAITING = 10_000  # events of one study; while the API server is away they are not taken out
 SUPERSEDED = "another attempt took over"
 
 
@@ -47,13 +48,18 @@ class Inbox:
         self._boxes: dict[Key, Box] = {}
 
     async def push(self, pod: PodIdentity, reports: Sequence[Report], elapsed: float) -> Answer:
-        """Puts the reports before the study's next turn, as they arrive, and waits for its verdict where one is due."""
+        """Puts the reports before the study's next turn, as they arrive, and waits for its verdict where one is due.
+
+        Raises UnknownPod, or Unavailable while the study is broken or more reports wait than memory is meant for.
+        """
         study, view, trial = self._whose(pod)
         attempt = view.attempt
         if trial.finished or attempt != trial.attempt:
             return Answer(stop=trial.status.message or SUPERSEDED, superseded=True)
         now = time.time()
         box = self._boxes.setdefault(study, Box())
+        if len(box.events) + len(reports) >= MOST_WAITING:
+            raise Unavailable(f"{len(box.events)} reports of {'/'.join(study)} wait to be stored")
         # The kubelet may tell of the start only after a short leg is over.
         box.events.append(Started(trial.index, attempt, now - elapsed, view.gpus))
         box.events.extend(Reported(trial.index, attempt, now, report) for report in reports)

@@ -31,7 +31,11 @@ class Lease:
     """
 
     def __init__(self, kube: Kube, namespace: str, name: str, identity: str, timing: Timing = Timing()) -> None:
-        """`identity` names this process and no other one that may live at the same time."""
+        """`identity` names this process and no other one that may live at the same time.
+
+        A container that is started again in its Pod may have the Pod's name: the kubelet starts it when the one before
+        has ended, so it finds its own lease and goes on at once.
+        """
         self._kube = kube
         self._namespace = namespace
         self._name = name
@@ -40,6 +44,7 @@ class Lease:
         self._seen = ""
         self._seen_at = 0.0
         self.held = False
+        self.stands_by = False  # another one leads, and the API server said so when it was last asked
 
     async def acquire(self) -> None:
         """Waits until this process leads."""
@@ -86,11 +91,13 @@ class Lease:
             return await self._write(None)
         except KubeError as error:
             log.warning("the lease cannot be read: %s", error)
+            self.stands_by = False
             return False
-        if self._free(lease):
-            return await self._write(lease)
-        self.held = False
-        return False
+        self.stands_by = not self._free(lease)
+        if self.stands_by:
+            self.held = False
+            return False
+        return await self._write(lease)
 
     def _free(self, lease: Manifest) -> bool:
         """Whether it is ours, nobody's, or not renewed for as long as it lasts."""

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, KubeError, Manifest
+from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, KubeError, Manifest, Resource
 from halvard.lease import LeaseLost
 from halvard.operator import Settings, run
 from lab.control_plane import ControlPlane, free_port
 
 T = TypeVar("T")
+BINDINGS = Resource("", "v1", "bindings")
 PATIENCE = 60.0
 STARTED = "2026-03-01T10:00:00Z"
 
@@ -57,11 +58,11 @@ class Scene:
         )
 
     @contextlib.asynccontextmanager
-    async def operator(self) -> AsyncIterator[None]:
+    async def operator(self, until: str = "leading") -> AsyncIterator[None]:
         """Runs the operator as its Deployment would; at the end it is cancelled, as by SIGTERM."""
         running = asyncio.create_task(self._keep_running())
         try:
-            await eventually(self._ready)
+            await eventually(lambda: self.says(until))
             yield
         finally:
             running.cancel()
@@ -75,10 +76,11 @@ class Scene:
             with contextlib.suppress(LeaseLost, KubeError):
                 await run(self.settings)
 
-    async def _ready(self) -> bool:
+    async def says(self, state: str) -> bool:
+        """Whether the operator is ready, and says that it leads, or stands by."""
         try:
             async with aiohttp.ClientSession() as session, session.get(self.url("readyz")) as answer:
-                return answer.status == 200
+                return (answer.status, await answer.text()) == (200, f"{state}\n")
         except aiohttp.ClientError:
             return False
 
@@ -164,6 +166,10 @@ class Scene:
 
         return await eventually(look)
 
+    async def is_bound(self, pod: Manifest) -> None:
+        """The scheduler gives the Pod a node."""
+        await self.kube.create(BINDINGS, self.namespace, binding(pod))
+
     async def runs(self, pod: Manifest) -> None:
         """The kubelet says that trainer and collector run."""
         await self._status(pod, "Running", {"running": {"startedAt": STARTED}}, {"running": {"startedAt": STARTED}})
@@ -244,6 +250,12 @@ def study(**spec: Any) -> Manifest:
             **spec,
         },
     }
+
+
+def binding(pod: Manifest) -> Manifest:
+    """What the scheduler creates for a Pod that it has found a node for."""
+    target = {"apiVersion": "v1", "kind": "Node", "name": "node-1"}
+    return {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}, "target": target}
 
 
 def template(**spec: Any) -> Manifest:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from halvard.endpoint import Answer, Endpoint, serve
+from halvard.endpoint import Answer, Endpoint
 from halvard.identity import Identity, PodIdentity
 from halvard.kube import PODS, Kube
+from halvard.listener import Listener
 from halvard.tls import load_or_create
 from lab.control_plane import ControlPlane
 
@@ -112,8 +113,9 @@ async def test_a_push_over_tls_with_a_pods_token_is_that_pods_report(
     results: list[str] = []
     tls = load_or_create(tmp_path, ["127.0.0.1"])
     application = Endpoint(Identity(kube.review_token, AUDIENCE), seen, results.append, print).application()
-    runner = await serve(application, "127.0.0.1", 0, tls)
-    url = f"https://127.0.0.1:{runner.addresses[0][1]}/v1/reports"
+    listener = Listener(application, results.append, tls.server_context())
+    await listener.start("127.0.0.1", 0)
+    url = f"https://127.0.0.1:{listener.port}/v1/reports"
     push = {"reports": [{"step": 1, "metrics": {"loss": 1.0}}], "elapsed": 0.5}
     tokens = [token_of(control_plane, namespace, bound_to=uid), "garbage", token_of(control_plane, namespace)]
     statuses = []
@@ -123,7 +125,7 @@ async def test_a_push_over_tls_with_a_pods_token_is_that_pods_report(
             trusted = ssl.create_default_context(cadata=tls.ca_pem)
             async with session.post(url, json=push, headers=headers, ssl=trusted) as response:
                 statuses.append(response.status)
-    await runner.cleanup()
+    await listener.close()
     assert statuses == [200, 401, 401]
     assert seen.pushes == [(PodIdentity(namespace, "digits-0003-1", uid), 1, 0.5)]
     assert results == ["accepted", "unauthorized", "unauthorized"]

@@ -64,6 +64,35 @@ async def test_a_released_lease_is_taken_at_once(kube: Kube, namespace: str) -> 
     assert await holder(kube, namespace) == "two"
 
 
+async def test_a_container_that_is_started_again_in_its_pod_goes_on_at_once(kube: Kube, namespace: str) -> None:
+    long = Timing(duration=3600.0, deadline=10.0, retry=0.1)
+    killed, again = (Lease(kube, namespace, "halvard", "pod", long) for _ in range(2))
+    await killed.acquire()
+    async with asyncio.timeout(30):
+        await again.acquire()
+    lease = await kube.get(LEASES, namespace, "halvard")
+    assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseTransitions"]) == ("pod", 0)
+
+
+async def test_who_could_lead_at_once_stands_by_while_another_does(
+    control_plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    connection = await Kube.connect(control_plane.kubeconfig)
+    first, second = Lease(kube, namespace, "halvard", "one"), Lease(connection, namespace, "halvard", "two", QUICK)
+    assert not second.stands_by
+    await first.acquire()
+    assert not await second._attempt()
+    assert (first.stands_by, second.stands_by) == (False, True)
+    server, connection._configuration.host = connection._configuration.host, "https://127.0.0.1:1"
+    assert not await second._attempt()
+    assert not second.stands_by  # for all it knows
+    connection._configuration.host = server
+    await first.release()
+    await second.acquire()
+    assert not second.stands_by
+    await connection.close()
+
+
 async def test_a_leader_that_finds_another_one_has_lost(kube: Kube, namespace: str) -> None:
     lease = Lease(kube, namespace, "halvard", "one", QUICK)
     await lease.acquire()

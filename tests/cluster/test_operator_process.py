@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import ssl
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.conftest import install
 from cluster.scripted import Scene, eventually
 from halvard.kube import EVENTS, LEASES, STUDIES, Kube, Resource
-from halvard.operator import Settings
+from halvard.operator import Settings, run
+from halvard.tls import CaReplaced, load_or_create
 from lab.control_plane import ControlPlane
 
 
@@ -121,9 +124,23 @@ async def test_a_process_ends_cleanly_on_sigterm_and_gives_its_lease_back(scene:
     assert lease["spec"]["holderIdentity"] == ""
 
 
-def test_a_process_that_is_told_too_little_says_what_is_missing() -> None:
-    with pytest.raises(ValueError, match="HALVARD_COLLECTOR_URL is not set"):
-        Settings.from_environment({"HALVARD_COLLECTOR_IMAGE": "collector"})
+ENOUGH = {"HALVARD_COLLECTOR_IMAGE": "collector", "HALVARD_COLLECTOR_URL": "https://halvard.svc:8443"}
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"HALVARD_COLLECTOR_URL": ""}, "HALVARD_COLLECTOR_URL is not set"),
+        ({"HALVARD_METRICS_PORT": "http"}, "HALVARD_METRICS_PORT is 'http'; it has to be a port"),
+        ({"HALVARD_SERVICE": "halvard"}, "HALVARD_POD_IP is not set: HALVARD_SERVICE is"),
+        ({"HALVARD_POD_IP": "10.1.2.3"}, "HALVARD_SERVICE is not set: HALVARD_POD_IP is"),
+        ({"HALVARD_SERVICE": "halvard", "HALVARD_POD_IP": "here"}, "HALVARD_POD_IP is 'here'; it has to be an IP"),
+        ({"HALVARD_ALLOW": "everything"}, "everything"),
+    ],
+)
+def test_a_process_that_is_told_something_wrong_says_what(told: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Settings.from_environment({**ENOUGH, **told})
 
 
 RULES = {
@@ -134,6 +151,8 @@ RULES = {
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "delete"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+        {"apiGroups": [""], "resources": ["services"], "verbs": ["get"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "create", "update"]},
     ],
     "ClusterRole": [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}],
 }
@@ -161,7 +180,9 @@ async def grant(scene: Scene) -> Path:
 
 
 async def test_it_needs_no_more_rights_than_the_documented_ones(scene: Scene) -> None:
-    scene.settings = replace(scene.settings, kubeconfig=await grant(scene))
+    await scene.kubectl("create", "service", "clusterip", "halvard", "--tcp=8443")
+    kubeconfig = await grant(scene)
+    scene.settings = replace(scene.settings, kubeconfig=kubeconfig, service="halvard", pod_ip="10.1.2.3")
     async with scene.operator():
         await scene.apply(limits={"trials": 3})
         await scene.leg(0, 0.5)
@@ -178,6 +199,49 @@ async def test_it_needs_no_more_rights_than_the_documented_ones(scene: Scene) ->
 async def counts(scene: Scene, name: str, verb: str) -> bool:
     """Whether a counter has a sample for this verb."""
     return any(line.startswith(name) and f'verb="{verb}"' in line for line in (await scene.metrics()).splitlines())
+
+
+def mount_certificate(scene: Scene) -> None:
+    """Makes of the TLS directory what a Secret without the CA's key is."""
+    load_or_create(scene.directory, ["127.0.0.1"])
+    (scene.directory / "ca.key").rename(scene.directory / "kept.key")
+    scene.settings = replace(scene.settings, certificate_period=0.1)
+
+
+async def test_a_renewed_certificate_is_served_without_a_restart(scene: Scene) -> None:
+    mount_certificate(scene)
+    made = scene.directory / "renewed"
+    made.mkdir()
+    for name, kept in (("ca.crt", "ca.crt"), ("ca.key", "kept.key")):
+        shutil.copy(scene.directory / kept, made / name)
+    load_or_create(made, ["127.0.0.1"])
+    async with scene.operator():
+        await scene.apply()
+        assert await scene.leg(0, 0.5)
+        for name in ("tls.crt", "tls.key"):
+            (made / name).rename(scene.directory / name)
+        renewed = (scene.directory / "tls.crt").read_text()
+        await eventually(lambda: serves(scene, renewed))
+        assert await scene.leg(1, 0.6)
+        assert (await scene.metrics()).count("halvard_leader 1.0") == 1
+
+
+async def serves(scene: Scene, certificate: str) -> bool:
+    address = ("127.0.0.1", scene.settings.collector_port)
+    return await asyncio.to_thread(ssl.get_server_certificate, address) == certificate
+
+
+async def test_where_there_is_another_ca_the_operator_ends_to_be_started_anew(scene: Scene) -> None:
+    mount_certificate(scene)
+    running = asyncio.create_task(run(scene.settings))
+    await eventually(lambda: scene.says("leading"))
+    load_or_create(scene.directory / "other", ["127.0.0.1"])
+    for name in ("tls.key", "tls.crt", "ca.crt"):
+        (scene.directory / "other" / name).rename(scene.directory / name)
+    with pytest.raises(CaReplaced):
+        await asyncio.wait_for(running, 60)
+    lease = await scene.kube.get(LEASES, scene.namespace, "halvard")
+    assert lease["spec"]["holderIdentity"] == ""
 
 
 async def test_people_are_told_by_events(scene: Scene) -> None:

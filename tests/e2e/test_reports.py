@@ -1,17 +1,10 @@
 """Reports that are no reports, and reports of others: each has one meaning, is counted, and stalls nothing."""
 
-import json
-import ssl
-import urllib.error
-import urllib.request
-from pathlib import Path
-
 import pytest
 
+from e2e.pushes import push, token
 from e2e.studies import CONFINED, UNPRIVILEGED, Manifest, Studies, python, study, template
-
-AUDIENCE = "halvard.dev/reports"
-REPORT = '{"reports": [{"step": 1, "metrics": {"loss": 0.001}}], "elapsed": 1}'
+from lab.operator_process import OperatorProcess
 
 # Writes what its parameter says, a line each; knows no verdicts.
 TRAINER = """
@@ -79,54 +72,35 @@ def test_the_best_is_of_the_finite_values(reported: Studies) -> None:
         ("x" * 70_000, 413, "too_large"),
     ],
 )
-def test_a_push_that_is_none_is_refused_and_counted(reported: Studies, body: str, status: int, result: str) -> None:
+def test_a_push_that_is_none_is_refused_and_counted(
+    reported: Studies, shared_operator: OperatorProcess, body: str, status: int, result: str
+) -> None:
     before = reported.metric("halvard_pushes_total", result=result)
-    assert push(reported, token(reported, "search-0003-1"), body)[0] == status
+    assert push(shared_operator, token(reported, "search-0003-1"), body)[0] == status
     assert reported.metric("halvard_pushes_total", result=result) == before + 1
 
 
-def test_a_strangers_token_is_refused_and_counted(reported: Studies) -> None:
+def test_a_strangers_token_is_refused_and_counted(reported: Studies, shared_operator: OperatorProcess) -> None:
     container = {"name": "main", "image": reported.cluster.trainer_image, "command": ["sleep", "1000"]}
     spec = {"securityContext": UNPRIVILEGED, "containers": [{**container, "securityContext": CONFINED}]}
     reported.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger"}, "spec": spec})
     before = reported.metric("halvard_pushes_total", result="unauthorized")
-    status, answer = push(reported, token(reported, "stranger"))
+    status, answer = push(shared_operator, token(reported, "stranger"))
     assert (status, answer["error"]) == (403, f"Pod {reported.namespace}/stranger runs no trial that is known here")
     assert reported.metric("halvard_pushes_total", result="unauthorized") == before + 1
 
 
-def test_a_token_for_somebody_else_is_refused(reported: Studies) -> None:
-    assert push(reported, token(reported, "search-0003-1", "https://kubernetes.default.svc"))[0] == 401
-    assert push(reported, "forged")[0] == 401
+def test_a_token_for_somebody_else_is_refused(reported: Studies, shared_operator: OperatorProcess) -> None:
+    assert push(shared_operator, token(reported, "search-0003-1", "https://kubernetes.default.svc"))[0] == 401
+    assert push(shared_operator, "forged")[0] == 401
 
 
-def test_an_old_attempts_token_changes_nothing_and_is_counted(reported: Studies) -> None:
+def test_an_old_attempts_token_changes_nothing_and_is_counted(
+    reported: Studies, shared_operator: OperatorProcess
+) -> None:
     trial = reported.trial(3)
     before = reported.metric("halvard_pushes_total", result="superseded")
-    status, answer = push(reported, token(reported, "search-0003-1"))
+    status, answer = push(shared_operator, token(reported, "search-0003-1"))
     assert (status, list(answer)) == (200, ["stop"])
     assert reported.metric("halvard_pushes_total", result="superseded") == before + 1
     assert reported.trial(3) == trial
-
-
-def token(studies: Studies, pod: str, audience: str = AUDIENCE) -> str:
-    """A token such as the kubelet projects into this Pod."""
-    uid = studies.get("pod", pod)["metadata"]["uid"]
-    bound = ("--bound-object-kind=Pod", f"--bound-object-name={pod}", f"--bound-object-uid={uid}")
-    return studies.kubectl("create", "token", "default", f"--audience={audience}", *bound).strip()
-
-
-def push(studies: Studies, token: str, body: str = REPORT) -> tuple[int, Manifest]:
-    """Pushes to the operator as a sidecar does; the status and what was answered."""
-    settings = studies.operator.settings
-    context = ssl.create_default_context(cafile=Path(settings["HALVARD_TLS_DIRECTORY"], "ca.crt"))
-    request = urllib.request.Request(  # noqa: S310  # it is https
-        f"{settings['HALVARD_COLLECTOR_URL']}/v1/reports",
-        data=body.encode(),
-        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30, context=context) as answer:  # noqa: S310
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)

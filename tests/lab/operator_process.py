@@ -67,10 +67,9 @@ class OperatorProcess:
 
     def _ready(self) -> bool:
         try:
-            self._get("/readyz")
+            return self._get("/readyz") == "leading\n"
         except (OSError, urllib.error.URLError):
             return False
-        return True
 
     def _get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}{path}", timeout=10) as answer:

@@ -1,18 +1,24 @@
 """What the documentation says is so: commands, manifests, settings and metrics."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from halvard import operator
+from halvard.apply import POD_REFUSED, QUOTA_EXHAUSTED, TEMPLATE_NOT_ALLOWED
 from halvard.cache import Cache
 from halvard.cli import main
 from halvard.contract import environment
-from halvard.metrics import Metrics
-from halvard.study import Study
+from halvard.endpoint import Result
+from halvard.faults import CONFIGURATION, INFRASTRUCTURE
+from halvard.metrics import Metrics, Phase
+from halvard.status import Spent
+from halvard.study import Condition, Study, TrialCounts
 from halvard.trial import Trial, TrialSpec
 
 ROOT = Path(__file__).parents[2]
@@ -79,14 +85,31 @@ def test_every_reason_of_a_condition_is_documented() -> None:
     assert first_column(table("docs/operator.md", "Conditions")) >= reasons
 
 
-def test_every_metric_is_documented_and_every_documented_one_is_exposed() -> None:
-    metrics = Metrics(Cache())
+def test_every_metric_is_documented_with_its_type_and_every_documented_one_is_exposed() -> None:
     exposed = {
-        family.name + ("_total" if family.type == "counter" else "_info" if family.type == "info" else "")
-        for family in metrics.registry.collect()
+        family.name + {"counter": "_total", "info": "_info"}.get(family.type, ""): family.type
+        for family in Metrics(Cache()).registry.collect()
         if family.name.startswith("halvard_")
     }
-    assert first_column(table("docs/operator.md", "Metrics")) == exposed
+    assert dict(re.findall(r"^\| `(halvard_\w+)` \| (\w+) \|", TEXT["docs/metrics.md"], re.MULTILINE)) == exposed
+
+
+LABEL_VALUES = [
+    ("state", [name for name in TrialCounts.model_fields if name != "total"]),
+    ("outcome", get_args(get_type_hints(Spent)["outcome"])),
+    ("phase", get_args(Phase)),
+    ("condition", get_args(Condition.model_fields["type"].annotation)),
+    ("result", get_args(Result)),
+    ("reason of class infrastructure", INFRASTRUCTURE),
+    ("reason of class configuration", CONFIGURATION),
+    ("reason of Pods not created", (QUOTA_EXHAUSTED, POD_REFUSED, TEMPLATE_NOT_ALLOWED)),
+]
+
+
+@pytest.mark.parametrize(("label", "values"), LABEL_VALUES, ids=[label for label, _ in LABEL_VALUES])
+def test_every_value_of_a_label_is_documented(label: str, values: Sequence[str]) -> None:
+    [row] = re.findall(rf"^\| {label} \| (.*) \|$", TEXT["docs/metrics.md"], re.MULTILINE)
+    assert re.findall(r"`(\w+)`", row) == list(values)
 
 
 def test_the_trials_environment_is_documented() -> None:

@@ -1,6 +1,7 @@
 """A real TLS server on a real socket; only who a token belongs to and what becomes of a report are made up here."""
 
 import asyncio
+import gzip
 import io
 import json
 import math
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halvard import endpoint
-from halvard.endpoint import Answer, Endpoint, Push, Refusal, UnknownPod, parse_push, serve
+from halvard.endpoint import Answer, Endpoint, Push, Refusal, UnknownPod, parse_push
 from halvard.identity import PodIdentity, Unavailable
+from halvard.listener import Listener
 from halvard.tls import load_or_create
 from halvard_trainer import push
 from halvard_trainer.reports import Report
@@ -82,11 +84,12 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
     tls = load_or_create(tmp_path, ["127.0.0.1"])
     application = Endpoint(identify, taken, count, invalid.append, lambda: now[0]).application()
-    runner = await serve(application, "127.0.0.1", 0, tls)
+    listener = Listener(application, count, tls.server_context())
+    await listener.start("127.0.0.1", 0)
     context = ssl.create_default_context(cadata=tls.ca_pem)
     async with ClientSession(connector=TCPConnector(ssl=context)) as session:
-        yield Served(taken, results, invalid, counted, runner.addresses[0][1], context, session, now)
-    await runner.cleanup()
+        yield Served(taken, results, invalid, counted, listener.port, context, session, now)
+    await listener.close()
 
 
 async def test_a_push_is_taken_for_the_pod_of_its_token(served: Served) -> None:
@@ -200,8 +203,56 @@ async def test_a_push_without_reports_only_asks(served: Served) -> None:
 
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 10_000_000])
 async def test_a_body_that_is_too_large_is_refused_without_reading_it(served: Served, size: int) -> None:
-    assert await served.push(b" " * size) == (413, {"error": "more than 65536 bytes"})
+    assert await served.push(b" " * size) == (413, {"error": f"{size} bytes; at most 65536 are read"})
     assert (served.taken.pushes, served.results) == ([], ["too_large"])
+
+
+@pytest.mark.parametrize("size", [64 * 1024 + 1, 10_000_000])
+async def test_a_body_of_unknown_length_is_read_no_further_than_the_largest_there_may_be(
+    served: Served, size: int
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, size, 10_000):
+            yield b"\n" * min(10_000, size - start)
+
+    url, headers = f"https://127.0.0.1:{served.port}/v1/reports", {"Authorization": "Bearer pod"}
+    async with served.session.post(url, data=pieces(), headers=headers) as response:
+        assert (response.status, await response.json()) == (413, {"error": "more than 65536 bytes; no more are read"})
+    assert (served.taken.pushes, served.results) == ([], ["too_large"])
+
+
+async def test_a_compressed_body_stays_small_and_is_no_push(served: Served) -> None:
+    bomb = gzip.compress(b" " * 30_000_000)
+    status, answer = await served.push(bomb, **{"Content-Encoding": "gzip"})
+    assert (status, "not JSON" in answer["error"], served.results) == (400, True, ["invalid"])
+
+
+async def test_a_body_is_not_waited_for_where_the_token_is_not_believed(served: Served) -> None:
+    reader, writer = await connect(served)
+    writer.write(HEAD.replace(b"Bearer pod", b"Bearer stranger") + b"\r\n{")
+    assert (await asyncio.wait_for(reader.readline(), 10))[:12] == b"HTTP/1.1 401"
+    writer.close()
+
+
+@pytest.mark.parametrize(("bearer", "status", "result"), [("pod", 404, "invalid"), ("stranger", 401, "unauthorized")])
+@pytest.mark.parametrize("asked", ["GET /v1/reports", "POST /metrics", "OPTIONS /", "PUT /v1/reports/"])
+async def test_whatever_else_is_asked_for_is_counted_too(
+    served: Served, asked: str, bearer: str, status: int, result: str
+) -> None:
+    method, path = asked.split()
+    url, headers = f"https://127.0.0.1:{served.port}{path}", {"Authorization": f"Bearer {bearer}"}
+    async with served.session.request(method, url, headers=headers) as response:
+        assert response.status == status
+    assert served.results == [result]
+
+
+@pytest.mark.parametrize(("bearer", "connection"), [("pod", None), ("unavailable", None), ("stranger", "close")])
+async def test_who_is_refused_has_to_come_again_with_a_new_connection(
+    served: Served, bearer: str, connection: str | None
+) -> None:
+    url, headers = f"https://127.0.0.1:{served.port}/v1/reports", {"Authorization": f"Bearer {bearer}"}
+    async with served.session.post(url, json=PUSH, headers=headers) as response:
+        assert response.headers.get("Connection") == connection
 
 
 async def test_a_body_of_the_largest_size_is_read(served: Served) -> None:
@@ -248,21 +299,8 @@ async def test_a_body_that_dribbles_in_is_given_up(served: Served, monkeypatch: 
     reader, writer = await connect(served)
     writer.write(HEAD + b"\r\n{")
     assert (await asyncio.wait_for(reader.readline(), 10))[:12] == b"HTTP/1.1 503"
-    assert served.results == ["invalid"]
+    assert served.results == ["too_slow"]
     writer.close()
-
-
-async def test_a_head_that_dribbles_in_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "IDLE_SECONDS", 0.05)
-    tls = load_or_create(tmp_path, ["127.0.0.1"])
-    results: list[str] = []
-    runner = await serve(Endpoint(identify, Taken(), results.append, print).application(), "127.0.0.1", 0, tls)
-    context = ssl.create_default_context(cadata=tls.ca_pem)
-    reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1], ssl=context)
-    writer.write(HEAD)
-    assert await asyncio.wait_for(reader.read(), 10) == b""
-    writer.close()
-    await runner.cleanup()
 
 
 @pytest.mark.parametrize("leave", ["abort", "close"])
@@ -300,11 +338,3 @@ def test_any_bytes_are_a_push_or_are_refused(body: bytes) -> None:
     assert 0 <= push.elapsed < 1e9
     assert push.invalid >= 0
     assert all(report.step >= 1 for report in push.reports)
-
-
-def test_the_buckets_of_gone_pods_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "PODS_REMEMBERED", 2)
-    limit = endpoint.RateLimit(lambda: 0.0)
-    for uid in ("a", "b", "c"):
-        assert limit.allows(uid)
-    assert list(limit._buckets) == ["b", "c"]

@@ -9,6 +9,7 @@ from halvard.identity import Identity, PodIdentity, Unavailable, pod_of
 from halvard.kube import Unavailable as NoAnswer
 
 AUDIENCE = "halvard.dev/reports"
+TOKEN = "head.claims.signature"  # noqa: S105  # nobody's
 POD = PodIdentity("team-a", "digits-0003-2", "0a1b")
 
 
@@ -50,8 +51,8 @@ class Clock:
 
 async def test_a_token_belongs_to_the_pod_that_the_api_server_names() -> None:
     server = Server(vouched())
-    assert await Identity(server.review, AUDIENCE)("token") == POD
-    assert server.asked == [("token", [AUDIENCE])]
+    assert await Identity(server.review, AUDIENCE)(TOKEN) == POD
+    assert server.asked == [(TOKEN, [AUDIENCE])]
 
 
 @pytest.mark.parametrize(
@@ -77,22 +78,22 @@ def test_a_token_is_not_believed_while_any_part_of_the_proof_is_missing(status: 
 async def test_a_believed_token_is_reviewed_again_after_a_minute() -> None:
     server, clock = Server(vouched()), Clock()
     identify = Identity(server.review, AUDIENCE, clock)
-    await identify("token")
+    await identify(TOKEN)
     clock.now += 59.9
-    await identify("token")
+    await identify(TOKEN)
     assert len(server.asked) == 1
     clock.now += 0.2
-    await identify("token")
+    await identify(TOKEN)
     assert len(server.asked) == 2
 
 
 async def test_a_refused_token_is_reviewed_again_soon() -> None:
     server, clock = Server({"authenticated": False}), Clock()
     identify = Identity(server.review, AUDIENCE, clock)
-    assert [await identify("token"), await identify("token")] == [None, None]
+    assert [await identify(TOKEN), await identify(TOKEN)] == [None, None]
     server.status = vouched()
     clock.now += 5.1
-    assert await identify("token") == POD
+    assert await identify(TOKEN) == POD
     assert len(server.asked) == 2
 
 
@@ -100,7 +101,7 @@ async def test_the_same_token_asked_at_once_is_reviewed_once() -> None:
     server = Server(vouched())
     server.held.clear()
     identify = Identity(server.review, AUDIENCE)
-    callers = [asyncio.ensure_future(identify("token")) for _ in range(3)]
+    callers = [asyncio.ensure_future(identify(TOKEN)) for _ in range(3)]
     await asyncio.sleep(0)
     callers[0].cancel()
     server.held.set()
@@ -114,9 +115,9 @@ async def test_while_the_api_server_is_away_nobody_is_refused_for_good() -> None
     server = Server(NoAnswer("connection refused"))
     identify = Identity(server.review, AUDIENCE)
     with pytest.raises(Unavailable, match="connection refused"):
-        await identify("token")
+        await identify(TOKEN)
     server.status = vouched()
-    assert await identify("token") == POD
+    assert await identify(TOKEN) == POD
 
 
 async def test_more_strangers_than_can_wait_are_turned_away_without_a_review(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +125,10 @@ async def test_more_strangers_than_can_wait_are_turned_away_without_a_review(mon
     server = Server(vouched())
     server.held.clear()
     identify = Identity(server.review, AUDIENCE)
-    waiting = [asyncio.ensure_future(identify(token)) for token in ("a", "b")]
+    waiting = [asyncio.ensure_future(identify(token)) for token in ("a.b.c", "b.c.d")]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable, match="too many unknown tokens"):
-        await identify("c")
+        await identify("c.d.e")
     server.held.set()
     assert await asyncio.gather(*waiting) == [POD, POD]
 
@@ -136,6 +137,15 @@ async def test_the_oldest_token_is_forgotten_where_there_are_too_many(monkeypatc
     monkeypatch.setattr(identity, "CACHE_SIZE", 2)
     server = Server(vouched())
     identify = Identity(server.review, AUDIENCE)
-    for token in ("a", "b", "c", "b", "a"):
-        await identify(token)
-    assert [token for token, _ in server.asked] == ["a", "b", "c", "a"]
+    for letter in "abcba":
+        await identify(f"{letter}.claims.signature")
+    assert [token[0] for token, _ in server.asked] == ["a", "b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    "token", ["", "token", "a.b", "a..c", "a.b.c.d", "a.b.c ", "a.b.\u0441", "a.b.c\n", "Bearer a.b.c"]
+)
+async def test_what_cannot_be_a_service_accounts_token_costs_no_review(token: str) -> None:
+    server = Server(vouched())
+    assert await Identity(server.review, AUDIENCE)(token) is None
+    assert server.asked == []

@@ -138,3 +138,13 @@ async def test_who_waits_for_a_study_that_is_deleted_is_told_to_stop(cache: Cach
     await asyncio.sleep(0)
     inbox.drop(STUDY, "the study is being deleted")
     assert await pushed == Answer(stop="the study is being deleted")
+
+
+async def test_while_nothing_is_stored_only_so_many_reports_wait(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 4)
+    inbox = Inbox(cache, lambda _: None)
+    await inbox.push(POD, [report(1)], 3)
+    with pytest.raises(Unavailable, match="2 reports of team-a/digits wait to be stored"):
+        await inbox.push(POD, [report(1), report(2)], 3)
+    assert len(inbox.take(STUDY)) == 2
+    assert await inbox.push(POD, [report(1), report(2)], 3) == Answer(budget=3)

@@ -6,26 +6,9 @@ from pathlib import Path
 import pytest
 
 from halvard.tls import CA_LIFETIME, LIFETIME, RENEW_BEFORE, Tls, load_or_create
+from tlsclient import shake_hands
 
 NAMES = ["halvard.halvard-system.svc", "127.0.0.1"]
-
-
-def shake_hands(server: Tls, ca_pem: str, name: str) -> None:
-    """A TLS handshake in memory, the client as strict as Python 3.13 is; raises ssl.SSLError where it fails."""
-    context = ssl.create_default_context(cadata=ca_pem)
-    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = context.wrap_bio(to_client, to_server, server_hostname=name)
-    other = server.server_context().wrap_bio(to_server, to_client, server_side=True)
-    done = 0
-    while done < 2:
-        done = 0
-        for side in (client, other):
-            try:
-                side.do_handshake()
-                done += 1
-            except ssl.SSLWantReadError:
-                pass
 
 
 @pytest.mark.parametrize("name", NAMES)
