@@ -6,9 +6,9 @@ Everything about studies is computed from the cache when it is scraped, so the s
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
 
-from aiohttp import web
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -26,6 +26,10 @@ from typing_extensions import override
 
 from halvard import __version__
 from halvard.cache import Cache
+from halvard.endpoint import Result
+from halvard.events import Event, Fault, Reported
+from halvard.faults import CONFIGURATION, INFRASTRUCTURE
+from halvard.observe import PodView
 from halvard.queue import Key
 from halvard.status import time_spent
 from halvard.study import StudyStatus
@@ -33,6 +37,7 @@ from halvard.study import StudyStatus
 FAST = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STUDY = ("namespace", "study")
+CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 disable_created_metrics()  # a gauge beside every counter that says when it began: twice the series, and nobody asks
 
@@ -52,28 +57,36 @@ class Metrics:
             buckets=SLOW,
             registry=registry,
         )
-        self.pushes = Counter("halvard_pushes", "Pushes of reports by result.", ["result"], registry=registry)
-        self.dropped = Counter(
-            "halvard_reports_dropped",
+        self.pushes = self._counter("pushes", "Pushes of reports by result.", "result", get_args(Result))
+        self.dropped = self._counter(
+            "reports_dropped",
             "Reports that changed nothing: invalid (a line that is none), repeated (a step reported before, or lower).",
-            ["reason"],
-            registry=registry,
+            "reason",
+            ("invalid", "repeated"),
         )
-        self.pod_create_errors = Counter(
-            "halvard_pod_create_errors", "Pods that the API server refused, by reason.", ["reason"], registry=registry
+        self.pod_create_errors = self._counter(
+            "pod_create_errors", "Pods that the API server refused, by reason.", "reason"
         )
-        self.promotions = Counter(
-            "halvard_promotions",
+        self.promotions = self._counter(
+            "promotions",
             "Promotions by mode: hot (the trial went on in its own Pod), cold (it had been paused).",
-            ["mode"],
-            registry=registry,
+            "mode",
+            ("hot", "cold"),
         )
-        self.legs = Counter(
-            "halvard_legs_started",
+        self.legs = self._counter(
+            "legs_started",
             "Pods created, by start: fresh (from nothing), resumed (from a checkpoint).",
-            ["start"],
+            "start",
+            ("fresh", "resumed"),
+        )
+        self._faults = Counter(
+            "halvard_faults",
+            "Attempts without a result by class: infrastructure (the leg runs again), configuration (the trial fails).",
+            ["class", "reason"],
             registry=registry,
         )
+        for reason in (*INFRASTRUCTURE, *CONFIGURATION):
+            self._faults.labels("infrastructure" if reason in INFRASTRUCTURE else "configuration", reason)
         self.api_requests = Counter(
             "halvard_api_requests",
             "Requests to the API server; code 0: there was no answer.",
@@ -82,10 +95,18 @@ class Metrics:
         )
         self.leader = Gauge("halvard_leader", "1 while this process leads.", registry=registry)
         self._heard: dict[str, float] = {}
+        self._last_reports: dict[Key, float] = {}
         Info("halvard_build", "The version that runs.", registry=registry).info({"version": __version__})
         ProcessCollector(registry=registry)
         registry.register(WatchAge(self._heard))
-        registry.register(StudyCollector(cache))
+        registry.register(StudyCollector(cache, self._last_reports))
+
+    def _counter(self, name: str, documentation: str, label: str, values: Iterable[str] = ()) -> Counter:
+        """A counter whose series are there from the start: a first increase has to be seen as one."""
+        counter = Counter(f"halvard_{name}", documentation, [label], registry=self.registry)
+        for value in values:
+            counter.labels(value)
+        return counter
 
     def heard(self, resource: str) -> None:
         """Notes that a watch or a list of the resource said something."""
@@ -94,6 +115,21 @@ class Metrics:
     def api_request(self, verb: str, resource: str, code: int, _seconds: float) -> None:
         """Counts one request to the API server."""
         self.api_requests.labels(verb, resource, str(code)).inc()
+
+    def follow(self, study: Key, now: float) -> None:
+        """Begins to wait for reports of a study: this process has just met it."""
+        self._last_reports[study] = now
+
+    def forget(self, study: Key) -> None:
+        """Waits for no more reports of a study."""
+        self._last_reports.pop(study, None)
+
+    def turn(self, study: Key, events: Iterable[Event], faults: Iterable[Fault]) -> None:
+        """Takes over what one turn of a study has dealt with."""
+        reports = (event.at for event in events if isinstance(event, Reported))
+        self._last_reports[study] = max((self._last_reports[study], *reports))
+        for fault in faults:
+            self._faults.labels("configuration" if fault.counted else "infrastructure", fault.reason).inc()
 
     async def text(self) -> bytes:
         """Returns everything in Prometheus's format; computed beside the event loop, which has better things to do."""
@@ -121,16 +157,20 @@ class WatchAge(Collector):
 class StudyCollector(Collector):
     """What is known of the studies that exist."""
 
-    def __init__(self, cache: Cache) -> None:
-        """Reads the cache at each scrape; its values are immutable, so another thread may."""
+    def __init__(self, cache: Cache, last_reports: Mapping[Key, float]) -> None:
+        """Reads both at each scrape; their values are immutable, so another thread may."""
         self._cache = cache
+        self._last_reports = last_reports
 
     @override
     def collect(self) -> Iterable[Metric]:
         """Computes every series of every study."""
         studies = [(item.key, item.value.status) for item in self._cache.studies.everything()]
-        yield from (trials_by_state(studies), *rungs(studies), best_objective(studies))
-        yield from self._time_spent([key for key, _ in studies])
+        keys = [key for key, _ in studies]
+        yield from (trials_by_state(studies), *rungs(studies), best_objective(studies), conditions(studies))
+        yield from self._time_spent(keys)
+        yield from pods(self._cache, keys, time.time())
+        yield last_reports(self._last_reports, keys)
 
     def _time_spent(self, studies: Iterable[Key]) -> Iterable[Metric]:
         by = "by rung (0: no result) and by what became of them: promoted, complete, paused, failed, lost."
@@ -180,6 +220,62 @@ def best_objective(studies: Studies) -> Metric:
     return family
 
 
+def conditions(studies: Studies) -> Metric:
+    """Returns the conditions that are true."""
+    family = GaugeMetricFamily(
+        "halvard_study_condition", "1 while the condition is true.", labels=[*STUDY, "condition", "reason"]
+    )
+    for key, status in studies:
+        for condition in status.conditions:
+            if condition.status == "True":
+                family.add_metric([*key, condition.type, condition.reason], 1)
+    return family
+
+
+def last_reports(last: Mapping[Key, float], studies: Iterable[Key]) -> Metric:
+    """Returns when each study reported last."""
+    family = GaugeMetricFamily(
+        "halvard_study_last_report_timestamp_seconds",
+        "When a trial of the study reported last; before the first report, when this process met the study.",
+        labels=STUDY,
+    )
+    for key in studies:
+        if key in last:
+            family.add_metric(key, last[key])
+    return family
+
+
+def pods(cache: Cache, studies: Iterable[Key], now: float) -> tuple[Metric, Metric, Metric]:
+    """Returns each study's Pods and their GPUs by phase, and how long the oldest pending Pod waits."""
+    by = "by phase: pending (no node yet), starting (its trainer does not run yet), running."
+    count = GaugeMetricFamily("halvard_pods", f"Pods of trials {by}", labels=[*STUDY, "phase"])
+    gpus = GaugeMetricFamily("halvard_gpus", f"GPUs that Pods of trials ask for {by}", labels=[*STUDY, "phase"])
+    oldest = GaugeMetricFamily(
+        "halvard_oldest_pending_pod_seconds", "Age of the oldest Pod without a node; 0: there is none.", labels=STUDY
+    )
+    for study in studies:
+        views = [item.value for item in cache.pods.of(study)]
+        for phase in get_args(Phase):
+            held = [view.gpus for view in views if phase_of(view) == phase]
+            count.add_metric([*study, phase], len(held))
+            gpus.add_metric([*study, phase], sum(held))
+        waiting = [now - view.created_at for view in views if phase_of(view) == "pending"]
+        oldest.add_metric(study, max([0.0, *waiting]))
+    return count, gpus, oldest
+
+
+Phase = Literal["pending", "starting", "running"]
+
+
+def phase_of(pod: PodView) -> Phase | None:
+    """Returns how far a Pod has come; None where its trainer has ended, or its node is out of reach."""
+    if pod.ended_at is not None or pod.lost:
+        return None
+    if pod.started_at is not None:
+        return "running"
+    return "starting" if pod.node else "pending"
+
+
 def spent(cache: Cache, study: Key) -> dict[tuple[int, str], tuple[float, float]]:
     """Returns seconds and GPU-seconds of a study's legs, by rung and outcome."""
     total: dict[tuple[int, str], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
@@ -188,20 +284,3 @@ def spent(cache: Cache, study: Key) -> dict[tuple[int, str], tuple[float, float]
             seconds, gpu_seconds = total[part.rung, part.outcome]
             total[part.rung, part.outcome] = (seconds + part.seconds, gpu_seconds + part.gpu_seconds)
     return total
-
-
-def application(metrics: Metrics, ready: Callable[[], bool]) -> web.Application:
-    """Returns what the operator's plain-HTTP port serves: `/metrics`, `/healthz`, and `/readyz` (it leads and sees)."""
-
-    async def scrape(_: web.Request) -> web.Response:
-        return web.Response(body=await metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def healthy(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def is_ready(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if ready() else web.Response(text="not leading\n", status=503)
-
-    app = web.Application()
-    app.add_routes([web.get("/metrics", scrape), web.get("/healthz", healthy), web.get("/readyz", is_ready)])
-    return app

@@ -69,6 +69,8 @@ class Reconciler:
             return session
         if session and not session.sound:
             await self._refresh(key)  # what the failed turn has stored is not known
+        if session is None or session.progress.study.uid != study.uid:
+            self._metrics.follow(key, time.time())
         fresh = self._sessions[key] = Session(self._cache, study, version)
         fresh.unstored = session.unstored if session else []
         return fresh
@@ -84,6 +86,7 @@ class Reconciler:
         self._metrics.dropped.labels("repeated").inc(plan.repeated)
         all_taken = await self._applier.apply(session.progress, plan)
         session.sound, session.unstored = True, []
+        self._metrics.turn(key, events, plan.faults)
         self._inbox.settle(key, session.progress.verdict)
         for event in pushed:
             if isinstance(event, Reported):
@@ -102,6 +105,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._sessions.pop(key, None)
+        self._metrics.forget(key)
         self._cache.forget_changes(key)
 
     # --- the Study's status ---------------------------------------------------------------------------------------
