@@ -6,15 +6,17 @@ import json
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.studies import eventually
 from lab.cluster import GPUS, Cluster
 from lab.images import PAUSE, PYTHON
 from lab.operator_process import OperatorProcess
+from lab.prometheus import Prometheus
 
 CONFINED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
 SIDECAR = """
@@ -24,6 +26,42 @@ def end(*_):
     sys.exit()
 signal.signal(signal.SIGTERM, end)
 signal.pause()
+"""
+
+WEB = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(b"answer 42\\n")
+http.server.HTTPServer(("", 8080), Handler).serve_forever()
+"""
+# a rule of kube-proxy is there a moment after its Service
+CLIENT = """
+import time, urllib.request
+while True:
+    try:
+        answer = urllib.request.urlopen("{url}", timeout=5).read().decode()
+    except OSError:
+        time.sleep(0.2)
+    else:
+        break
+open("/dev/termination-log", "w").write(answer)
+"""
+WHO_AM_I = """
+import json, os, pathlib, ssl, urllib.request
+account = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+headers = {"Authorization": "Bearer " + (account / "token").read_text(), "Content-Type": "application/json"}
+review = json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).encode()
+context = ssl.create_default_context(cafile=account / "ca.crt")
+def who_am_i(host):
+    url = f"https://{host}/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    answer = urllib.request.urlopen(urllib.request.Request(url, review, headers), context=context)
+    return json.load(answer)["status"]["userInfo"]["username"]
+by_address, by_name = who_am_i(os.environ["KUBERNETES_SERVICE_HOST"]), who_am_i("kubernetes.default.svc")
+open("/dev/termination-log", "w").write(f"{by_address} by address, {by_name} by name")
 """
 
 
@@ -109,6 +147,68 @@ def test_a_pod_waits_when_every_gpu_is_taken(lab: Cluster, namespace: str) -> No
     start(lab, namespace, "one-too-many", gpu)
     pod = wait(lab, namespace, "condition=PodScheduled=False", "one-too-many")
     assert "2 Insufficient nvidia.com/gpu" in pod["status"]["conditions"][0]["message"]
+
+
+def start_web_server(lab: Cluster, namespace: str) -> str:
+    """Runs a Pod that answers on port 8080 with a metric; its address, once it is ready."""
+    ready = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+    start(lab, namespace, "web", container(WEB, readinessProbe=ready))
+    lab.kubectl("label", "pod/web", f"--namespace={namespace}", "app=web")
+    address: str = wait(lab, namespace, "condition=Ready", "web")["status"]["podIP"]
+    return address
+
+
+def make_service(lab: Cluster, namespace: str, name: str, labels: Mapping[str, str], **spec: object) -> None:
+    """Creates a Service of port 80 that leads to a port 8080 called `metrics`."""
+    ports = [{"name": "metrics", "port": 80, "targetPort": 8080}]
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports, **spec}}
+    lab.kubectl("create", "-f", "-", input=json.dumps(service))
+
+
+def answers(lab: Cluster, namespace: str, url: str) -> list[str]:
+    """What a Pod of each node gets from this address."""
+    for node in lab.nodes:
+        start(lab, namespace, node, container(CLIENT.format(url=url)), nodeName=node)
+    return [ended(lab, namespace, node)["message"] for node in lab.nodes]
+
+
+def test_pods_on_every_node_reach_a_service_by_its_name(lab: Cluster, namespace: str) -> None:
+    start_web_server(lab, namespace)
+    make_service(lab, namespace, "web", {}, selector={"app": "web"})
+    assert answers(lab, namespace, f"http://web.{namespace}.svc/") == ["answer 42\n"] * len(lab.nodes)
+
+
+def test_a_service_without_selector_leads_to_what_its_slice_says(lab: Cluster, namespace: str) -> None:
+    address = start_web_server(lab, namespace)
+    make_service(lab, namespace, "chosen", {})
+    slice_ = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "chosen", "namespace": namespace, "labels": {"kubernetes.io/service-name": "chosen"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [{"name": "metrics", "port": 8080}],
+    }
+    lab.kubectl("create", "-f", "-", input=json.dumps(slice_))
+    assert answers(lab, namespace, f"http://chosen.{namespace}.svc/") == ["answer 42\n"] * len(lab.nodes)
+
+
+def test_a_pod_reaches_the_api_server_as_its_service_account(lab: Cluster, namespace: str) -> None:
+    start(lab, namespace, "asking", container(WHO_AM_I), automountServiceAccountToken=True)
+    me = f"system:serviceaccount:{namespace}:default"
+    assert ended(lab, namespace, "asking")["message"] == f"{me} by address, {me} by name"
+
+
+def test_prometheus_finds_a_service_by_its_label_and_port(lab: Cluster, namespace: str) -> None:
+    start_web_server(lab, namespace)
+    make_service(lab, namespace, "web", {"app.kubernetes.io/name": "halvard"}, selector={"app": "web"})
+    make_service(lab, namespace, "other", {}, selector={"app": "web"})
+    with Prometheus(lab.kubeconfig, namespace) as prometheus:
+        found = eventually(lambda: prometheus.query("answer"))
+        labels = {"namespace": namespace, "service": "web", "pod": "web"}
+        assert [(labels, "42")] == [({name: row["metric"][name] for name in labels}, row["value"]) for row in found]
+        assert [target["health"] for target in prometheus.targets()] == ["up"]
 
 
 @pytest.fixture

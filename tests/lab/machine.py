@@ -1,4 +1,4 @@
-"""What the lab takes from its machine and gives back: Debian's packages, a link, processes, mounts.
+"""What the lab takes from its machine and gives back: Debian's packages, a link, processes, mounts, packet rules.
 
 Every process of the lab carries `HALVARD_LAB` in its environment: what a killed run left is found without guessing.
 """
@@ -19,6 +19,7 @@ MARK = "HALVARD_LAB"
 LINK = "halvard0"
 ADDRESS = "10.245.0.1"  # of the machine, as Pods see it
 PODS = "10.244.0.0/16"
+PROXY_SETTINGS = "kube-proxy.json"  # a state that holds it has had a kube-proxy
 NEEDED = {  # a Debian package, and a program that shows that it, or something as good, is there
     "buildah": "buildah",
     "catatonit": "catatonit",
@@ -26,6 +27,7 @@ NEEDED = {  # a Debian package, and a program that shows that it, or something a
     "containernetworking-plugins": "/usr/lib/cni/ptp",
     "debootstrap": "debootstrap",
     "iproute2": "ip",
+    "nftables": "nft",
     "openssl": "openssl",
     "runc": "runc",
 }
@@ -89,13 +91,15 @@ def processes(state: Path) -> Iterator[Process]:
 
 
 def clear(state: Path) -> None:
-    """Removes whatever the lab with this state has on the machine: processes, containers, mounts, links, files."""
+    """Removes whatever the lab with this state has on the machine, from its processes to its files."""
     for process in processes(state):
         kill(process.pid)
     for bundle in state.glob("*/run/io.containerd.runtime.v2.task/k8s.io/*"):
         remove_container(state, bundle)
     unmount(state)
     remove_links()
+    if (state / PROXY_SETTINGS).exists():
+        remove_rules()
     for directory in Path("/sys/fs/cgroup").glob("*/k8s.io"):
         with contextlib.suppress(OSError):  # not empty: another containerd's
             directory.rmdir()
@@ -139,6 +143,12 @@ def remove_links() -> None:
     routes = json.loads(run("ip", "-json", "route", "show", "root", PODS) or "[]")
     for link in {LINK, *(route["dev"] for route in routes)}:
         run("ip", "link", "delete", link, check=False)
+
+
+def remove_rules() -> None:
+    """Removes the rules that lead a Service's address to its Pods, which outlive their kube-proxy."""
+    for family in ("ip", "ip6"):
+        run("nft", "delete", "table", family, "kube-proxy", check=False)
 
 
 def strays(directory: Path, state: Path) -> Iterator[Path]:
