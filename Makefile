@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint e2e bench format lock clean
+.PHONY: help demo test lint e2e bench format chart lock clean
 
 help:  ## List the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -30,6 +30,9 @@ lint: $(READY)  ## Format, style, types, and who may import whom
 format: $(READY)  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+chart: $(READY)  ## Copy the CRDs into the chart and write docs/values.md
+	$(BIN)/python helm/make_chart.py
 
 lock: $(READY)  ## Pin the dependencies anew
 	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock

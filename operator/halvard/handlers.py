@@ -36,8 +36,10 @@ async def watch(
         group, version, plural = resource.group, resource.version, resource.plural
         handler = functools.partial(on_event, store, changed, functools.partial(heard, plural))
         kopf.on.event(group=group, version=version, plural=plural, id=plural, registry=registry)(handler)
+    identity: Any = "halvard"  # for peering alone; kopf would look for this user's name, which a container may not have
     await kopf.operator(
         registry=registry,
+        identity=identity,
         settings=settings(),
         standalone=True,  # kopf's peering is no leader election: two equals pause each other
         clusterwide=not namespaces,
