@@ -7,7 +7,10 @@
   installed. Its log is shown where the test fails.
 * `namespace`: the name of a fresh namespace under the restricted Pod Security Standard, for this test alone.
 * `studies`: the Studies of that namespace, by kubectl, with the operator (`e2e.studies`).
-* `shared`: the same, with a namespace and an operator that all tests of a module share.
+* `no_custom_resources`: the lab's cluster without them, for all tests of a module.
+* `release`: the operator installed by Helm with two replicas (`e2e.release`), for all tests of a module; `served`: the
+  Studies of a namespace that it serves.
+* `shared`, `shared_namespace`, `shared_operator`: the same, for all tests of a module.
 """
 
 import contextlib
@@ -18,12 +21,15 @@ from pathlib import Path
 
 import pytest
 
+from e2e.release import Release
 from e2e.studies import Studies, shown
 from lab.cluster import Cluster, only_one
 from lab.existing import Existing
+from lab.helm import Helm
 from lab.operator_process import OperatorProcess
 
-CRDS = Path(__file__).parents[2] / "crds"
+MANIFESTS = Path(__file__).parents[2] / "crds"
+CRDS = ("studies.halvard.dev", "trials.halvard.dev")
 numbers = itertools.count(1)
 
 
@@ -46,8 +52,21 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster | Existing]:
 
 @pytest.fixture(scope="session")
 def custom_resources(cluster: Cluster | Existing) -> None:
-    cluster.kubectl("apply", "-f", str(CRDS))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+    apply_custom_resources(cluster)
+
+
+def apply_custom_resources(cluster: Cluster | Existing) -> None:
+    cluster.kubectl("apply", "-f", str(MANIFESTS))
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(MANIFESTS))
+
+
+@pytest.fixture(scope="module")
+def no_custom_resources(lab: Cluster) -> Iterator[Cluster]:
+    lab.kubectl("delete", "crd", *CRDS, "--ignore-not-found", "--timeout=60s")
+    try:
+        yield lab
+    finally:
+        apply_custom_resources(lab)
 
 
 @pytest.fixture
@@ -70,7 +89,7 @@ def running_operator(cluster: Cluster | Existing, namespace: str, directory: Pat
         print(running.log.read_text())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lab(cluster: Cluster | Existing) -> Cluster:
     if isinstance(cluster, Existing):
         pytest.skip("needs the lab's own cluster; this run uses an existing one")
@@ -103,12 +122,47 @@ def studies(cluster: Cluster | Existing, namespace: str, operator: OperatorProce
 
 
 @pytest.fixture(scope="module")
-def shared(
-    cluster: Cluster | Existing, custom_resources: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Studies]:
-    directory = tmp_path_factory.mktemp("operator")
-    with fresh_namespace(cluster) as name, running_operator(cluster, name, directory) as running:
-        yield Studies(cluster, name, running)
+def shared_namespace(cluster: Cluster | Existing) -> Iterator[str]:
+    with fresh_namespace(cluster) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def shared_operator(
+    cluster: Cluster | Existing,
+    custom_resources: None,
+    shared_namespace: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[OperatorProcess]:
+    with running_operator(cluster, shared_namespace, tmp_path_factory.mktemp("operator")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster | Existing, shared_namespace: str, shared_operator: OperatorProcess) -> Studies:
+    return Studies(cluster, shared_namespace, shared_operator)
+
+
+@pytest.fixture(scope="session")
+def helm(lab: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return Helm(lab.kubeconfig, tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="module")
+def release(lab: Cluster, helm: Helm, custom_resources: None) -> Iterator[Release]:
+    with fresh_namespace(lab) as namespace:
+        installed = Release(lab, helm, namespace)
+        try:
+            installed.install("--set=crds.enabled=false", "--set=replicas=2")
+            yield installed
+        finally:
+            print(installed.kubectl("get", "events"), installed.logs())
+            installed.uninstall()
+
+
+@pytest.fixture(scope="module")
+def served(lab: Cluster, release: Release, shared_namespace: str) -> Studies:
+    return Studies(lab, shared_namespace, release)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

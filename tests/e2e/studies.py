@@ -5,13 +5,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from lab.cluster import Cluster
 from lab.existing import Existing
-from lab.operator_process import OperatorProcess
 
 T = TypeVar("T")
 Manifest = dict[str, Any]
@@ -21,10 +20,17 @@ shown: dict[str, str] = {}
 UNPRIVILEGED = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
+class Operator(Protocol):
+    """Whatever serves Studies: a process of this machine, or Pods of the cluster."""
+
+    def metrics(self) -> str:
+        """What `/metrics` of the one that leads says."""
+
+
 class Studies:
     """A namespace of a cluster, and the operator that serves it."""
 
-    def __init__(self, cluster: Cluster | Existing, namespace: str, operator: OperatorProcess) -> None:
+    def __init__(self, cluster: Cluster | Existing, namespace: str, operator: Operator) -> None:
         """Does nothing yet."""
         self.cluster = cluster
         self.namespace = namespace

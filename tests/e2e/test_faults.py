@@ -8,6 +8,7 @@ import pytest
 from e2e.studies import Studies, python, study, template
 from lab.audit import writes
 from lab.cluster import Cluster
+from lab.operator_process import OperatorProcess
 
 # The parameter says what becomes of a trial's first Pod; the next one trains as it should. Asked to go it saves and
 # exits 0, as a good citizen does.
@@ -174,13 +175,15 @@ def set_quota(studies: Studies, gpus: int) -> None:
     studies.wait("resourcequota/gpus", f"jsonpath={path}={gpus}")
 
 
-def test_a_result_while_the_operator_is_down_is_neither_lost_nor_made_twice(studies: Studies) -> None:
+def test_a_result_while_the_operator_is_down_is_neither_lost_nor_made_twice(
+    studies: Studies, operator: OperatorProcess
+) -> None:
     studies.apply(study(template(studies.cluster, python(PATIENT)), ["a", "b"]))
     studies.wait("pod/search-0000-1", "jsonpath={.status.containerStatuses[0].state.running.startedAt}")
-    studies.operator.kill()
+    operator.kill()
     studies.exec("search-0000-1", "touch", "/halvard/go")
     studies.wait("pod/search-0000-1", "jsonpath={.status.initContainerStatuses[0].state.terminated.reason}")
-    studies.operator.start()
+    operator.start()
     studies.wait("pod/search-0001-1", "jsonpath={.status.containerStatuses[0].state.running.startedAt}")
     status = studies.trial(0)["status"]
     assert [(rung["budget"], rung["value"]) for rung in status["rungs"]] == [(1, 0.25)]
@@ -190,13 +193,15 @@ def test_a_result_while_the_operator_is_down_is_neither_lost_nor_made_twice(stud
     studies.wait_complete()
 
 
-def test_no_pod_is_made_twice_however_often_the_operator_is_killed(studies: Studies, lab: Cluster) -> None:
+def test_no_pod_is_made_twice_however_often_the_operator_is_killed(
+    studies: Studies, operator: OperatorProcess, lab: Cluster
+) -> None:
     trainer = template(studies.cluster, python(TRAINER))
     studies.apply(study(trainer, [f"trains {n}" for n in range(8)], parallelism=4))
     for index in (1, 4):
         studies.wait(f"pod/search-{index:04d}-1", "condition=PodScheduled")
-        studies.operator.kill()
-        studies.operator.start()
+        operator.kill()
+        operator.start()
     studies.wait_complete()
     pods = [w.name for w in writes(lab.audit, studies.namespace) if (w.verb, w.resource) == ("create", "pods")]
     assert sorted(pods) == sorted(set(pods))

@@ -1,39 +1,18 @@
 """Promotions in real Pods: hot in the same one, cold from a checkpoint, and the same decisions as on one machine."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from e2e.studies import Manifest, Studies, python, results, show, study, template
+from e2e.searches import CHECKPOINTS, TRAINER, random_search, run_here
+from e2e.studies import Studies, python, results, show, study, template
 from lab.audit import of_trial, tally, writes
 from lab.cluster import OPERATOR, Cluster
-from lab.existing import Existing
+from lab.operator_process import OperatorProcess
 
-# Its loss is x / step. At every step it tells what it is, and each checkpoint holds that line.
-TRAINER = """
-import errno, json, os
-from halvard_trainer import Trial
-
-trial = Trial.from_environment()
-came_with, read_only = "", False
-if trial.resume_from:
-    came_with = trial.resume_from.read_text()
-    try:
-        trial.resume_from.with_name("mine").touch()
-    except OSError as error:
-        read_only = error.errno == errno.EROFS
-for step in trial.steps():
-    told = {"step": step, "pid": os.getpid(), "start": trial.start, "came_with": came_with, "read_only": read_only}
-    print(json.dumps(told), flush=True)
-    trial.report(loss=trial.parameters["x"] / step, checkpoint=lambda path: path.write_text(f"{trial.name} {step}"))
-"""
 MOST_WRITES = 8
-CHECKPOINTS = {"persistentVolumeClaim": {"claimName": "checkpoints"}}
 # The first three results promote trial 0, which has left its Pod by then; of six the last is the best at once.
 LOSSES = (0.1, 0.5, 0.6, 0.7, 0.8, 0.05)
 
@@ -82,11 +61,13 @@ def test_a_resumed_leg_runs_on_the_node_of_the_one_before(climbed: Studies) -> N
     assert after == before
 
 
-def test_a_study_deleted_while_the_operator_is_down_leaves_only_checkpoints(studies: Studies, lab: Cluster) -> None:
+def test_a_study_deleted_while_the_operator_is_down_leaves_only_checkpoints(
+    studies: Studies, operator: OperatorProcess, lab: Cluster
+) -> None:
     directory = lab.claim(studies.namespace, "checkpoints")
     studies.apply(study(template(lab, python(TRAINER)), LOSSES[:2], checkpoint=CHECKPOINTS))
     studies.wait_complete()
-    studies.operator.stop()
+    operator.stop()
     studies.kubectl("delete", "study", "search", "--timeout=60s")
     studies.kubectl("wait", "--for=delete", "trials,pods", "--all", "--timeout=60s")
     assert [studies.every(kind) for kind in ("studies", "trials", "pods")] == [[], [], []]
@@ -94,23 +75,10 @@ def test_a_study_deleted_while_the_operator_is_down_leaves_only_checkpoints(stud
     assert kept == [("search-0000", "attempt-1", "step-1"), ("search-0001", "attempt-1", "step-1")]
 
 
-@pytest.fixture(scope="module")
-def random_search(cluster: Cluster | Existing) -> Manifest:
-    """A Study of nine random trials on three rungs, one at a time: its reports can come in one order only."""
-    return study(
-        template(cluster, python(TRAINER)),
-        [],
-        parameters=[{"name": "x", "float": {"min": 0.001, "max": 1.0, "scale": "log"}}],
-        sampler={"random": {}},
-        scheduler={"asha": {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3}},
-        limits={"trials": 9},
-        seed=9,
-    )
-
-
-def test_a_cluster_decides_as_one_machine_does(studies: Studies, random_search: Manifest, tmp_path: Path) -> None:
-    studies.apply(random_search)
-    here = run_here(random_search, tmp_path)
+def test_a_cluster_decides_as_one_machine_does(studies: Studies, tmp_path: Path) -> None:
+    search = random_search(studies.cluster)
+    studies.apply(search)
+    here = run_here(search, tmp_path)
     studies.wait_complete()
     there = studies.every("trials")
     assert results(there) == results(here)
@@ -118,20 +86,11 @@ def test_a_cluster_decides_as_one_machine_does(studies: Studies, random_search: 
     assert any(trial["spec"]["budget"] == 9 for trial in there)
 
 
-def test_a_trial_of_three_rungs_costs_few_writes(studies: Studies, lab: Cluster, random_search: Manifest) -> None:
-    studies.apply(random_search)
+def test_a_trial_of_three_rungs_costs_few_writes(studies: Studies, lab: Cluster) -> None:
+    studies.apply(random_search(lab))
     studies.wait_complete()
     made = [write for write in writes(lab.audit, studies.namespace) if write.user == OPERATOR]
     climbed = [trial["metadata"]["name"] for trial in studies.every("trials") if len(trial["status"]["rungs"]) == 3]
     each = [of_trial(made, name) for name in climbed]
     show("writes of a trial with three rungs", tally(each[0]))
     assert 0 < max(map(len, each)) <= MOST_WRITES
-
-
-def run_here(manifest: Manifest, folder: Path) -> list[Manifest]:
-    """The Trials that `halvard run` makes of a Study."""
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(manifest))
-    command = [str(Path(sys.executable).with_name("halvard")), "run", str(path), "--results", str(folder)]
-    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
-    return [json.loads(record.read_text()) for record in sorted((folder / "search" / "trials").glob("*.json"))]
