@@ -61,7 +61,10 @@ async def pods_a_second(bed: Bed, scale: Scale) -> Table:
         for (name, rounds), goal in zip(rates.items(), ("", "", ">= 0.5"), strict=True)
     ]
     columns = ("measured", "Pods a second", "each round", "x bare loop", "goal")
-    note = f"{count} Pods, from the first that a watch saw to the last; each is a copy of a Pod that Halvard made."
+    note = (
+        f"{count} Pods, from the first that a watch saw to the last; each is a copy of a Pod that Halvard made, "
+        "and is given a node at once."
+    )
     return Table("Pods are created", columns, rows, note, rates)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,14 @@ def rendered(release: str, apis: tuple[str, ...], *settings: str) -> str:
     helm = Helm(Path(os.devnull), binaries.cache() / "helm-home")
     offered = (f"--api-versions={api}" for api in apis)
     return helm.run("template", release, str(CHART), f"--namespace={NAMESPACE}", *offered, *settings)
+
+
+def mistakes(objects: list[Manifest]) -> str:
+    """What the Go types of FOREIGN kinds say against objects of them, a line each: unknown fields and wrong types."""
+    command = [str(binaries.binary("apis"))]
+    done = subprocess.run(command, input=json.dumps(objects), capture_output=True, text=True, check=False)
+    assert bool(done.returncode) == bool(done.stderr), done
+    return done.stderr
 
 
 def one(objects: list[Manifest], kind: str, name: str = "halvard") -> Manifest:

