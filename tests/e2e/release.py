@@ -1,7 +1,11 @@
 """The operator as its users have it: installed by Helm, in Pods of the cluster."""
 
+import contextlib
 import json
+import os
+import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from e2e.studies import PATIENCE, Manifest, eventually
 from lab.cluster import Cluster
@@ -55,6 +59,16 @@ class Release:
     def leader(self) -> str:
         """The Pod that leads, has seen everything and listens; waits for one."""
         return eventually(self._leading)
+
+    def kill(self, pod: str) -> bool:
+        """SIGKILLs the operator that runs in this Pod, which the kubelet then starts anew; whether there was one."""
+        mark, found = f"HALVARD_IDENTITY={pod}".encode(), False
+        for directory in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it may end while it is looked at
+                if mark in (directory / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(directory.name), signal.SIGKILL)
+                    found = True
+        return found
 
     def metrics(self) -> str:
         """What `/metrics` of the leader says."""

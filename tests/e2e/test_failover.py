@@ -1,8 +1,5 @@
 """The leader is killed, or a node is lost, while trials run: nothing is lost, nothing runs twice, decisions stay."""
 
-import contextlib
-import os
-import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,20 +26,9 @@ for step in trial.steps():
 """
 
 
-def kill_operator(pod: str) -> bool:
-    """SIGKILLs the operator that runs in this Pod; whether there was one."""
-    name, found = f"HALVARD_IDENTITY={pod}".encode(), False
-    for directory in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it may end while it is looked at
-            if name in (directory / "environ").read_bytes().split(b"\0"):
-                os.kill(int(directory.name), signal.SIGKILL)
-                found = True
-    return found
-
-
 def keep_killing(release: Release, pod: str) -> bool:
     """Kills the operator of this Pod whenever the kubelet has started it anew; whether another Pod leads by now."""
-    kill_operator(pod)
+    release.kill(pod)
     return str(release.lease()["holderIdentity"]) not in ("", pod)
 
 
@@ -81,7 +67,7 @@ def test_a_leader_that_is_killed_goes_on_in_its_pod(
     release: Release, studies: Studies, lab: Cluster, search: Manifest, tmp_path: Path
 ) -> None:
     leader = release.leader()
-    assert kill_operator(leader)
+    assert release.kill(leader)
     check_undisturbed(studies, lab, search, tmp_path)
     assert release.leader() == leader
 

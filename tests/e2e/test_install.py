@@ -1,4 +1,4 @@
-"""docs/install.md as a platform engineer follows it: every command of the page, in its order, as it stands there."""
+"""docs/install.md and docs/operate.md as a platform engineer follows them: every command, as it stands there."""
 
 import os
 import re
@@ -8,49 +8,63 @@ from pathlib import Path
 
 import pytest
 
-from e2e.studies import show
+from e2e.release import Release
+from e2e.studies import eventually, show
 from lab.binaries import binary
 from lab.cluster import Cluster
+from lab.helm import Helm
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(
-    r"^## (.*?)\n|```sh\n(.*?)```", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE | re.DOTALL
-)
 
 
 @pytest.fixture
 def untouched(no_custom_resources: Cluster) -> Iterator[Cluster]:
     """A cluster that knows nothing of Halvard, before and after."""
     yield no_custom_resources
-    no_custom_resources.kubectl(
-        "delete", "namespace", "halvard-system", "team-a", "--ignore-not-found", "--timeout=120s"
-    )
+    no_custom_resources.kubectl("delete", "namespace", "halvard-system", "team-a", "--ignore-not-found")
 
 
-def test_every_command_of_the_page_works(untouched: Cluster, tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
+def commands(page: str) -> list[str]:
+    """The lines of a page's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def follow(lines: list[str], cluster: Cluster, home: Path) -> str:
+    """Types the lines into a shell, one after the other; all that was seen."""
+    programs = home / "bin"
     programs.mkdir()
     for name in ("helm", "kubectl"):
         (programs / name).symlink_to(binary(name))
-    environment = {
-        **os.environ,
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "KUBECONFIG": str(untouched.kubeconfig),
-        "HOME": str(tmp_path),
-    }
-    transcript = ""
-    for heading, commands in BLOCKS:
-        for command in commands.splitlines():
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", command],
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            transcript += f"$ {command}\n{done.stdout}{done.stderr}"
-            assert done.returncode == 0, transcript
-        transcript += f"# {heading}\n" if heading else ""
-    show("the commands of docs install.md", transcript)
-    assert "Phase:          Succeeded" in transcript  # helm test
+    path = f"{programs}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(cluster.kubeconfig), "HOME": str(home)}
+    seen = ""
+    for line in lines:
+        shell = ["bash", "-euo", "pipefail", "-c", line]
+        done = subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        seen += f"$ {line}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, seen
+    return seen
+
+
+def test_every_command_of_the_page_on_installing_works(untouched: Cluster, tmp_path: Path) -> None:
+    seen = follow(commands("install.md"), untouched, tmp_path)
+    show("the commands of docs install.md", seen)
+    assert "Phase:          Succeeded" in seen  # helm test
+
+
+def test_every_command_of_the_page_on_operating_works(untouched: Cluster, helm: Helm, tmp_path: Path) -> None:
+    for namespace in ("halvard-system", "team-a"):
+        untouched.kubectl("create", "namespace", namespace)
+    release = Release(untouched, helm, "halvard-system")
+    release.install()
+    release.kill(release.leader())  # so that there is a log of before
+    eventually(lambda: "1" in release.kubectl("get", "pods", "-ojsonpath={..restartCount}"))
+    release.leader()
+    untouched.kubectl("apply", "--namespace=team-a", "-f", str(ROOT / "examples" / "digits" / "study.yaml"))
+    untouched.kubectl("wait", "--namespace=team-a", "--for=create", "trial/digits-0002", "--timeout=120s")
+    pod = "--for=jsonpath={.status.containerStatuses[0].started}=true"
+    untouched.kubectl("wait", "--namespace=team-a", pod, "pod/digits-0002-1", "--timeout=120s")
+    show("the commands of docs operate.md", follow(commands("operate.md"), untouched, tmp_path))
+    untouched.kubectl("delete", "study", "digits", "--namespace=team-a")
+    release.uninstall()
