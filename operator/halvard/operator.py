@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ from halvard.queue import Key, Queue
 from halvard.reconcile import Reconciler
 
 RELIST_PERIOD = 300.0
+FIRST_RELIST = 10.0
 OPEN_FILES = 8192  # more than there can be connections; a container begins with 1024
 PROBES = Limits(connections=256, strangers=256)  # nobody says who asks for metrics
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -180,9 +182,10 @@ class Leader:
         self._queue.add(study)
 
     async def _keep_whole(self) -> None:
-        """Lists everything again and again: no watch tells of what vanished while it was broken."""
-        while True:
-            await asyncio.sleep(self._settings.relist_period)
+        """Lists everything again and again: no watch tells of what vanished while it was broken, or before it began."""
+        period = self._settings.relist_period
+        for delay in itertools.chain([min(FIRST_RELIST, period)], itertools.repeat(period)):
+            await asyncio.sleep(delay)
             try:
                 await self._relist()
                 await self._tell_address()

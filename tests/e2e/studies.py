@@ -107,6 +107,13 @@ class Studies:
         found: dict[str, str] = next(c for c in self.study(name)["conditions"] if c["type"] == kind)
         return found
 
+    def set_quota(self, gpus: int) -> None:
+        """Lets the namespace have so many GPUs, once the quota is in force."""
+        hard = {"requests.nvidia.com/gpu": str(gpus)}
+        self.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "gpus"}, "spec": {"hard": hard}})
+        path = "{.status.hard.requests\\.nvidia\\.com/gpu}"
+        self.wait("resourcequota/gpus", f"jsonpath={path}={gpus}")
+
     def metric(self, name: str, **labels: str) -> float:
         """A sample of the operator's `/metrics`, 0 where there is none."""
         families = text_string_to_metric_families(self.operator.metrics())

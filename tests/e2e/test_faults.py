@@ -155,24 +155,16 @@ def test_an_image_that_cannot_be_pulled_degrades_the_study_until_it_is_mended(st
 
 
 def test_an_exhausted_quota_is_a_queue(studies: Studies) -> None:
-    set_quota(studies, 0)
+    studies.set_quota(0)
     studies.apply(study(template(studies.cluster, python(TRAINER)), ["trains", "trains too"], parallelism=2))
     message = studies.wait_degraded("QuotaExhausted")
     assert "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=0" in message
     assert studies.every("pods") == []
-    set_quota(studies, 2)
+    studies.set_quota(2)
     studies.wait_complete()
     statuses = [trial["status"] for trial in studies.every("trials")]
     assert [(status["attempt"], status["faults"]) for status in statuses] == [(2, 0), (2, 0)]  # 2: the pause raised it
     assert studies.study()["trials"]["failed"] == 0
-
-
-def set_quota(studies: Studies, gpus: int) -> None:
-    """Lets the namespace have so many GPUs, once the quota is in force."""
-    hard = {"requests.nvidia.com/gpu": str(gpus)}
-    studies.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "gpus"}, "spec": {"hard": hard}})
-    path = "{.status.hard.requests\\.nvidia\\.com/gpu}"
-    studies.wait("resourcequota/gpus", f"jsonpath={path}={gpus}")
 
 
 def test_a_result_while_the_operator_is_down_is_neither_lost_nor_made_twice(

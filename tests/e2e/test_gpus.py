@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from e2e.studies import Manifest, Studies, eventually, python, show, study, template
-from e2e.test_faults import set_quota
 from halvard.decide import LOOK_AHEAD
 from lab.binaries import binary
 from lab.cluster import GPUS, NODES, Cluster
@@ -147,13 +146,13 @@ def given(history: Sequence[State]) -> list[str]:
 
 
 def test_a_quota_of_gpus_is_a_queue_that_the_study_tells_of(studies: Studies, lab: Cluster, tmp_path: Path) -> None:
-    set_quota(studies, 3)
+    studies.set_quota(3)
     with watched(studies, tmp_path) as seen:
         studies.apply(study(template(lab, python(TRAINER)), range(TRIALS // 2), parallelism=12))
         message = studies.wait_degraded("QuotaExhausted")
         eventually(lambda: count(seen())[-1]["ended"] >= 3)
         limited = len(seen())
-        set_quota(studies, ALL)
+        studies.set_quota(ALL)
         studies.wait("study/search", "condition=Degraded=false")
         studies.wait_complete()
         history = seen()
