@@ -7,20 +7,20 @@
   installed. Its log is shown where the test fails.
 * `namespace`: the name of a fresh namespace under the restricted Pod Security Standard, for this test alone.
 * `studies`: the Studies of that namespace, by kubectl, with the operator (`e2e.studies`).
+* `shared`, `shared_namespace`, `shared_operator`: the same, for all tests of a module.
 * `no_custom_resources`: the lab's cluster without them, for all tests of a module.
 * `release`: the operator installed by Helm with two replicas (`e2e.release`), for all tests of a module; `served`: the
   Studies of a namespace that it serves.
-* `shared`, `shared_namespace`, `shared_operator`: the same, for all tests of a module.
 """
 
 import contextlib
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from e2e.namespaces import fresh_namespace
 from e2e.release import Release
 from e2e.studies import Studies, shown
 from lab.cluster import Cluster, only_one
@@ -29,8 +29,6 @@ from lab.helm import Helm
 from lab.operator_process import OperatorProcess
 
 MANIFESTS = Path(__file__).parents[2] / "crds"
-CRDS = ("studies.halvard.dev", "trials.halvard.dev")
-numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +60,7 @@ def apply_custom_resources(cluster: Cluster | Existing) -> None:
 
 @pytest.fixture(scope="module")
 def no_custom_resources(lab: Cluster) -> Iterator[Cluster]:
-    lab.kubectl("delete", "crd", *CRDS, "--ignore-not-found", "--timeout=60s")
+    lab.kubectl("delete", "-f", str(MANIFESTS), "--ignore-not-found", "--timeout=60s")
     try:
         yield lab
     finally:
@@ -100,20 +98,6 @@ def lab(cluster: Cluster | Existing) -> Cluster:
 def namespace(cluster: Cluster | Existing) -> Iterator[str]:
     with fresh_namespace(cluster) as name:
         yield name
-
-
-@contextlib.contextmanager
-def fresh_namespace(cluster: Cluster | Existing) -> Iterator[str]:
-    name = f"e2e-{os.getpid()}-{next(numbers)}"
-    cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
-    try:
-        yield name
-    finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=false")
-        # the next test may need the GPUs
-        cluster.kubectl("delete", "pods", "--all", f"--namespace={name}", "--grace-period=1", "--timeout=60s")
 
 
 @pytest.fixture

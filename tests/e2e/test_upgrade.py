@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.conftest import CRDS, fresh_namespace
+from e2e.namespaces import fresh_namespace
 from e2e.release import Release
 from e2e.searches import TRAINER, random_search, run_here
 from e2e.studies import Studies, python, results, show, study, template
@@ -47,7 +47,9 @@ def release(no_custom_resources: Cluster, helm: Helm) -> Iterator[Release]:
         made = Release(no_custom_resources, helm, home)
         yield made
         made.uninstall()
-        no_custom_resources.kubectl("delete", "crd", *CRDS, "--ignore-not-found", "--timeout=60s")
+        no_custom_resources.kubectl(
+            "delete", "crd", "studies.halvard.dev", "trials.halvard.dev", "--ignore-not-found", "--timeout=60s"
+        )
 
 
 def columns(lab: Cluster) -> list[str]:
