@@ -44,11 +44,10 @@ def test_a_suspended_study_has_no_pods_and_goes_on_from_its_checkpoints(studies:
     begin(studies, 2, trials=2)
     studies.change(suspend=True)
     studies.wait("study/search", "condition=Suspended")
-    eventually(lambda: not studies.every("pods"))
-    assert studies.study()["state"] == "Suspended"
-    assert [(trial["status"]["state"], trial["status"]["message"]) for trial in studies.every("trials")] == [
-        ("Pending", "the study is suspended")
-    ] * 2
+    for trial in ("search-0000", "search-0001"):  # once its Pod is gone
+        studies.wait(f"trial/{trial}", "jsonpath={.status.message}=the study is suspended")
+    assert (studies.study()["state"], studies.every("pods")) == ("Suspended", [])
+    assert [trial["status"]["state"] for trial in studies.every("trials")] == ["Pending", "Pending"]
     studies.change(suspend=False)
     studies.wait_complete()
     assert studies.condition("Suspended")["status"] == "False"
