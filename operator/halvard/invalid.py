@@ -155,7 +155,8 @@ def _worded(error: ErrorDetails) -> FieldError:
     """One error of pydantic in the words of the API server's schema validation."""
     location, given, context = error["loc"], error["input"], error.get("ctx", {})
     wanted = WANTED.get(error["type"])
-    if wanted and len(location) > 1 and location[-1] in SCALARS and isinstance(location[-2], int):
+    any_scalar = len(location) > 1 and (isinstance(location[-2], int) or "initialPoints" in location[:-2])
+    if wanted and any_scalar and location[-1] in SCALARS:
         location, wanted = location[:-1], "string,integer,number,boolean"  # an item of `choice` or `when` may be any
     path = _path(location)
     if wanted:

@@ -1,39 +1,58 @@
-"""The search space: which parameters are active, from the unit cube to values, and every combination of a grid."""
+"""The search space: which parameters are active, from the unit cube to values and back, every combination of a grid."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from types import MappingProxyType
 
 from halvard.study import FloatRange, IntRange, Parameter, Value
 
+_NONE: Mapping[str, Value] = MappingProxyType({})
 
-def decode(parameters: Sequence[Parameter], point: Sequence[float]) -> dict[str, Value]:
+
+def decode(
+    parameters: Sequence[Parameter], point: Sequence[float], given: Mapping[str, Value] = _NONE
+) -> dict[str, Value]:
     """Returns the active parameters at a point of the unit cube: one coordinate in [0, 1] for each declared parameter.
 
-    Raises ValueError where the number of coordinates is another one.
+    A parameter that is `given` has that value wherever it is active. Raises ValueError where the number of coordinates
+    is another one.
     """
     values: dict[str, Value] = {}
     for parameter, u in zip(parameters, point, strict=True):
         if is_active(parameter, values):
-            values[parameter.name] = _value(parameter, float(u))
+            values[parameter.name] = given[parameter.name] if parameter.name in given else value_at(parameter, u)
     return values
 
 
+def encode(parameters: Sequence[Parameter], values: Mapping[str, Value]) -> list[float]:
+    """Returns the point of the unit cube that decodes to these values, in the middle of all that do.
+
+    A coordinate is NaN where the parameter is inactive or the value is not one of its own.
+    """
+    return [
+        _coordinate(parameter, values[parameter.name]) if parameter.name in values else math.nan
+        for parameter in parameters
+    ]
+
+
 def combinations(
-    parameters: Sequence[Parameter], chosen: Mapping[str, Value] | None = None
+    parameters: Sequence[Parameter], given: Mapping[str, Value] = _NONE, chosen: Mapping[str, Value] = _NONE
 ) -> Iterator[dict[str, Value]]:
     """Yields every combination of active parameters once, the last parameter fastest; `chosen` come before them.
 
-    Raises ValueError at a float without a step, which has no end of values.
+    A parameter that is `given` has that one value. Raises ValueError at another float without a step, which has no end
+    of values.
     """
-    values = dict(chosen or {})
     if not parameters:
-        yield values
-    elif not is_active(parameters[0], values):
-        yield from combinations(parameters[1:], values)
-    else:
-        for value in _grid(parameters[0]):
-            yield from combinations(parameters[1:], {**values, parameters[0].name: value})
+        yield dict(chosen)
+        return
+    first, rest = parameters[0], parameters[1:]
+    if not is_active(first, chosen):
+        yield from combinations(rest, given, chosen)
+        return
+    for value in (given[first.name],) if first.name in given else _grid(first):
+        yield from combinations(rest, given, {**chosen, first.name: value})
 
 
 def is_active(parameter: Parameter, values: Mapping[str, Value]) -> bool:
@@ -44,12 +63,18 @@ def is_active(parameter: Parameter, values: Mapping[str, Value]) -> bool:
     )
 
 
+def equal(one: Mapping[str, Value], other: Mapping[str, Value]) -> bool:
+    """Returns whether two trials have the same parameters."""
+    return one == other and all(_same(value, other[name]) for name, value in one.items())
+
+
 def _same(one: Value, other: Value) -> bool:
     # Python holds True == 1, people do not; 1 == 1.0 they do
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
-def _value(parameter: Parameter, u: float) -> Value:
+def value_at(parameter: Parameter, u: float) -> Value:
+    """Returns the parameter's value at a coordinate in [0, 1]."""
     if parameter.choice is not None:
         return parameter.choice[min(int(u * len(parameter.choice)), len(parameter.choice) - 1)]
     if parameter.int is not None:
@@ -57,6 +82,22 @@ def _value(parameter: Parameter, u: float) -> Value:
     if parameter.float is not None:
         return _float(parameter.float, u)
     raise _untyped(parameter)
+
+
+def _coordinate(parameter: Parameter, value: Value) -> float:
+    if parameter.choice is not None:
+        places = (place for place, choice in enumerate(parameter.choice) if _same(choice, value))
+        return (next(places, math.nan) + 0.5) / len(parameter.choice)
+    axis = parameter.float or parameter.int
+    if axis is None or isinstance(value, str):
+        return math.nan
+    low, high = float(axis.min), float(axis.max)
+    step = axis.step or (1 if parameter.int is not None else 0)
+    if step:  # each value has a share of the interval and lies in its middle
+        low, high = low - step / 2, low + math.floor((high - low) / step + 1e-9) * step + step / 2
+    if axis.scale == "log":
+        return _clip(math.log(value / low) / math.log(high / low), 0.0, 1.0)
+    return _clip((value / 2 - low / 2) / (high / 2 - low / 2), 0.0, 1.0)  # in halves, which do not overflow
 
 
 def _grid(parameter: Parameter) -> Iterable[Value]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
@@ -14,6 +15,10 @@ from pydantic import AfterValidator, Field
 from halvard.invalid import Check, FieldError, InvalidStudy, parse, rule
 from halvard.model import LARGEST, Model, Name, Values
 from halvard.model import Value as Value  # noqa: PLC0414  # one of this module's words
+from halvard.scheduler_spec import Asha as Asha  # noqa: PLC0414  # words of this module, too
+from halvard.scheduler_spec import FullBudget as FullBudget  # noqa: PLC0414
+from halvard.scheduler_spec import Hyperband as Hyperband  # noqa: PLC0414
+from halvard.scheduler_spec import Scheduler as Scheduler  # noqa: PLC0414
 from halvard.template import checked_template
 
 API_VERSION = "halvard.dev/v1alpha1"
@@ -82,53 +87,44 @@ class Parameter(Model):
         return sum(kind is not None for kind in (self.float, self.int, self.choice)) == 1
 
     def allows(self, value: Value) -> bool:
-        """Whether the parameter can have this value (steps are not looked at)."""
+        """Whether the parameter can have this value."""
         if self.choice is not None:
             return (type(value), value) in ((type(choice), choice) for choice in self.choice)
         axis = self.float or self.int
-        return axis is not None and not isinstance(value, str | bool) and axis.min <= value <= axis.max
+        if axis is None or isinstance(value, str | bool) or not axis.min <= value <= axis.max:
+            return False
+        step = axis.step if self.float is not None else axis.step or 1
+        # in the decimals the user wrote: 0.3 is three times 0.1
+        return step is None or (Fraction(repr(value)) - Fraction(repr(axis.min))) % Fraction(repr(step)) == 0
 
 
 class RandomSampler(Model):
     """Draws every parameter independently."""
 
 
+class SobolSampler(Model):
+    """Takes the points of a scrambled Sobol sequence, which fill the space evenly."""
+
+
 class GridSampler(Model):
     """Goes through every combination in order, the last parameter fastest."""
+
+
+class TpeSampler(Model):
+    """Learns where good trials lie: the Tree-structured Parzen Estimator (Bergstra et al., NeurIPS 2011)."""
 
 
 class Sampler(Model):
     """Picks parameters: exactly one of the fields."""
 
     random: RandomSampler | None = None
+    sobol: SobolSampler | None = None
     grid: GridSampler | None = None
+    tpe: TpeSampler | None = None
 
-    @rule("exactly one of random and grid must be set")
+    @rule("exactly one of random, sobol, grid and tpe must be set")
     def _one_sampler(self) -> bool:
-        return (self.random is None) != (self.grid is None)
-
-
-class Asha(Model):
-    """Asynchronous successive halving (Li et al., MLSys 2020): budgets minBudget * reductionFactor^k, capped."""
-
-    min_budget: Annotated[int, Field(ge=1, le=LARGEST)] = 1
-    max_budget: Annotated[int, Field(ge=1, le=LARGEST)]
-    reduction_factor: Annotated[int, Field(ge=2, le=1000)] = 3
-    brackets: Annotated[int, Field(ge=1, le=1)] = 1
-
-    @rule("maxBudget must be greater than minBudget", field="maxBudget")
-    def _is_a_ladder(self) -> bool:
-        return self.max_budget > self.min_budget
-
-
-class Scheduler(Model):
-    """Picks who runs next, and how far: exactly one of the fields."""
-
-    asha: Asha | None = None
-
-    @rule("exactly one scheduler must be set: asha")
-    def _one_scheduler(self) -> bool:
-        return self.asha is not None
+        return sum(sampler is not None for sampler in (self.random, self.sobol, self.grid, self.tpe)) == 1
 
 
 class Limits(Model):
@@ -181,6 +177,9 @@ class StudySpec(Model):
     objective: Objective
     parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=64)]
     sampler: Sampler = Sampler(random=RandomSampler())
+    initial_points: Annotated[
+        tuple[Annotated[Mapping[str, Value], Field(max_length=64)], ...], Field(max_length=64, default_factory=tuple)
+    ]
     scheduler: Scheduler
     parallelism: Annotated[int, Field(ge=0, le=100_000)] = 1
     limits: Limits
@@ -230,6 +229,22 @@ class StudySpec(Model):
             for value in values:
                 if parent and not parent.allows(value):
                     yield field, f"{json.dumps(value)} is not a value of the parameter {name}"
+
+    @Check
+    def _initial_points_are_in_the_space(self) -> Iterator[tuple[str, str]]:
+        parameters = {parameter.name: parameter for parameter in self.parameters}
+        entries = [(place, point, name) for place, point in enumerate(self.initial_points) for name in point]
+        for place, point, name in entries:
+            field, value, parameter = f"initialPoints[{place}].{name}", point[name], parameters.get(name)
+            if parameter is None:
+                yield field, f"{json.dumps(value)}: there is no parameter {name}"
+                continue
+            if not parameter.allows(value):
+                yield field, f"{json.dumps(value)} is not a value of the parameter {name}"
+            for parent, allowed in parameter.when.items():
+                if (type(point.get(parent)), point.get(parent)) not in [(type(each), each) for each in allowed]:
+                    where = f"{parent} is given too, as one of {json.dumps(allowed)}"
+                    yield field, f"{json.dumps(value)}: it exists only where {where}"
 
 
 StudyState = Literal["Pending", "Running", "Suspended", "Complete", "Failed"]

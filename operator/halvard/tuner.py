@@ -1,9 +1,10 @@
 """The tuner: one sampler and one scheduler behind ask and tell, rebuilt at any moment from the stored trials."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from halvard.samplers import make_sampler
+from halvard.samplers import Proposal, Tried, make_sampler
 from halvard.schedulers import make_scheduler
 from halvard.study import StudySpec, Value
 from halvard.trial import Trial
@@ -28,13 +29,17 @@ class Tuner:
         """Folds the stored trials, in any order; raises ValueError where they do not fit the study."""
         self.spec = spec
         self._sampler = make_sampler(spec)
-        self._scheduler = make_scheduler(spec)
+        self._scheduler = make_scheduler(spec, lambda: self._proposal() is not None)
         self._legs: dict[int, Leg] = {}  # the latest of every trial
+        self._tried: dict[int, Tried] = {}
         self._next = 0
         for trial in trials:
             decided = trial.spec
             new = not trial.status.rungs
             self._hold(Leg(trial.index, decided.parameters, decided.budget, decided.bracket, decided.decision, new))
+            results = {result.budget: result.value for result in trial.status.rungs}
+            failed = trial.status.state in ("Failed", "Stopped")
+            self._tried[trial.index] = Tried(decided.parameters, results, failed)
             self._scheduler.fold(trial)
 
     @property
@@ -67,6 +72,9 @@ class Tuner:
             assigned = "does not exist" if leg is None else f"trains until {leg.budget}"
             raise ValueError(f"no result at budget {budget} can come from trial {index}: it {assigned}")
         self._scheduler.record(index, budget, value)
+        tried = self._tried[index]
+        finite = value if value is not None and math.isfinite(value) else None
+        self._tried[index] = replace(tried, results={**tried.results, budget: finite})
         return self._scheduler.explain(index, budget)
 
     def explain(self, index: int, budget: int) -> str:
@@ -76,6 +84,7 @@ class Tuner:
     def withdraw(self, index: int) -> None:
         """Never promotes a trial again, because it failed or was stopped; its results go on counting."""
         self._scheduler.withdraw(index)
+        self._tried[index] = replace(self._tried[index], failed=True)
 
     def _promotion(self) -> Leg | None:
         promotion = self._scheduler.promote()
@@ -84,15 +93,21 @@ class Tuner:
         return replace(self._legs[promotion.index], budget=promotion.budget, decision=promotion.why, new=False)
 
     def _new_trial(self) -> Leg | None:
+        proposal = self._proposal()
+        if proposal is None:
+            return None
+        bracket, budget = self._scheduler.start(self._next)
+        return Leg(self._next, proposal.parameters, budget, bracket, decision=proposal.why, new=True)
+
+    def _proposal(self) -> Proposal | None:
+        """What the next new trial is to try; None where there can be none."""
         limit = self.spec.limits.trials
         if limit is not None and self._next >= limit:
             return None
-        parameters = self._sampler.parameters(self._next)
-        if parameters is None:
-            return None
-        bracket, budget = self._scheduler.start(self._next)
-        return Leg(self._next, parameters, budget, bracket, decision="new trial", new=True)
+        return self._sampler.propose(self._next, self._tried)
 
     def _hold(self, leg: Leg) -> None:
         self._legs[leg.index] = leg
+        if leg.index not in self._tried:
+            self._tried[leg.index] = Tried(leg.parameters, results={}, failed=False)
         self._next = max(self._next, leg.index + 1)

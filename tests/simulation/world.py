@@ -257,13 +257,18 @@ class World:
 
 
 def check_invariants(world: World) -> None:
-    """What must hold at the end of every history, whatever happened in it."""
+    """What must hold at the end of every history of ASHA, whatever happened in it."""
+    check_lives(world)
+    check_promotions(world.actions)
+
+
+def check_lives(world: World) -> None:
+    """What must hold at the end of every history with any scheduler."""
     trials = world.stored.values()
     for trial in trials:
         budgets = [result.budget for result in trial.status.rungs]
         assert budgets == sorted(set(budgets)), "each rung at most once"
         assert trial.status.state != "Running", "nothing runs after the end"
-    check_promotions(world.actions)
     assert len(set(world.started)) == len(world.started), "no attempt is run twice"
     counts = world.study.status.trials
     assert counts.total == len(world.stored)
@@ -272,13 +277,14 @@ def check_invariants(world: World) -> None:
 
 def check_promotions(actions: list[Action], eta: int = 3) -> None:
     """Each promotion was, when decided, among the best floor(n / eta) of the results stored by then, and finite."""
-    rungs: dict[int, dict[int, float | None]] = {}
+    rungs: dict[tuple[int, int], dict[int, float | None]] = {}  # by bracket and budget
     for action in actions:
         if isinstance(action, SaveStatus):
             for result in action.trial.status.rungs:
-                rungs.setdefault(result.budget, {})[action.trial.index] = result.value
+                rung = rungs.setdefault((action.trial.spec.bracket, result.budget), {})
+                rung[action.trial.index] = result.value
         if isinstance(action, SaveSpec):
-            results = rungs[action.trial.done]
+            results = rungs[action.trial.spec.bracket, action.trial.done]
             ranked = sorted((value, index) for index, value in results.items() if value is not None)
             place = [index for _, index in ranked].index(action.trial.index)
             assert place < len(results) // eta

@@ -1,23 +1,37 @@
-"""ASHA held against the paper's pseudo-code, exact arithmetic, and the cases that other engines get wrong."""
+"""ASHA held against the paper's pseudo-code and exact arithmetic."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 
-from halvard import study
+from halvard import scheduler_spec
+from halvard.ladder import bracket_sizes, rungs
 from halvard.schedulers import make_scheduler
-from halvard.schedulers.asha import Asha, Standing, rungs
-from halvard.study import Goal, Scheduler, StudySpec
+from halvard.schedulers.asha import Asha
+from halvard.schedulers.rung import Standing
+from halvard.study import Goal, StudySpec
+from halvard.trial import Trial, TrialSpec
+from unit.reference.asha import PaperAsha
+from unit.streams import VALUES
 
-NAN, INF = math.nan, math.inf
+NAN = math.nan
 ETA = 3
 
 
-def asha(min_budget: int = 1, max_budget: int = 81, eta: int = ETA, goal: Goal = "minimize") -> Asha:
-    return Asha(study.Asha(min_budget=min_budget, max_budget=max_budget, reduction_factor=eta), goal)
+def asha(
+    min_budget: int = 1,
+    max_budget: int = 81,
+    eta: int = ETA,
+    goal: Goal = "minimize",
+    *,
+    brackets: int = 1,
+    seed: int = 0,
+) -> Asha:
+    spec = scheduler_spec.Asha(min_budget=min_budget, max_budget=max_budget, reduction_factor=eta, brackets=brackets)
+    return Asha(spec, goal, seed)
 
 
 def promotions(scheduler: Asha) -> list[int]:
@@ -28,113 +42,74 @@ def promotions(scheduler: Asha) -> list[int]:
     return found
 
 
-def stream(values: Iterable[float | None], goal: Goal = "minimize") -> list[list[int]]:
-    """The promotions that follow each of these results at the lowest of two rungs."""
-    scheduler = asha(1, 3, goal=goal)
-    steps = []
-    for index, value in enumerate(values):
-        scheduler.record(index, 1, value)
-        steps.append(promotions(scheduler))
-    return steps
-
-
-def flat(steps: list[list[int]]) -> list[int]:
-    return [index for step in steps for index in step]
-
-
-def best_third(values: Sequence[float]) -> set[int]:
-    ranked = sorted((value, index) for index, value in enumerate(values) if math.isfinite(value))
-    return {index for _, index in ranked[: len(values) // ETA]}
-
-
-# --- the reference: Algorithm 2 of the paper, line by line, with the tie-break and the non-finite rule of the docstring
-
-
-@dataclass
-class PaperAsha:
-    budgets: tuple[int, ...]
-    eta: int
-    results: list[dict[int, float]] = field(default_factory=list)
-    promoted: list[set[int]] = field(default_factory=list)
-    failed: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.results = [{} for _ in self.budgets]
-        self.promoted = [set() for _ in self.budgets]
-
-    def record(self, index: int, budget: int, loss: float) -> None:
-        self.results[self.budgets.index(budget)][index] = loss if math.isfinite(loss) else INF
-
-    def get_job(self) -> tuple[int, int] | None:
-        for k in reversed(range(len(self.budgets) - 1)):
-            ranked = sorted(self.results[k], key=lambda index: (self.results[k][index], index))
-            candidates = ranked[: len(ranked) // self.eta]
-            promotable = [t for t in candidates if self._may_go_on(t, k)]
-            if promotable:
-                self.promoted[k].add(promotable[0])
-                return promotable[0], self.budgets[k + 1]
-        return None
-
-    def _may_go_on(self, trial: int, k: int) -> bool:
-        return trial not in self.promoted[k] and trial not in self.failed and self.results[k][trial] < INF
-
-
-VALUES: dict[str, Callable[[np.random.Generator, int], float]] = {
-    "normal": lambda rng, _: float(rng.normal()),
-    "few levels": lambda rng, _: float(rng.integers(4)),
-    "all tied": lambda _, __: 0.5,
-    "improving": lambda _, step: -float(step),
-    "worsening": lambda _, step: float(step),
-    "mostly infinite": lambda rng, _: float(rng.normal()) if rng.random() < 0.25 else float(rng.choice([INF, -INF])),
-    "some NaN": lambda rng, _: float(rng.normal()) if rng.random() < 0.75 else NAN,
-}
-
-
-def check_history(seed: int, goal: Goal) -> int:
+def check_history(seed: int, goal: Goal, most_brackets: int = 1) -> int:
     """One random asynchronous history with failures; returns how many promotions it held against the paper."""
     rng = np.random.default_rng(seed)
     low, eta = int(rng.integers(1, 4)), int(rng.integers(2, 5))
-    ours = asha(low, low + int(rng.integers(40)), eta, goal)
-    paper = PaperAsha(ours.budgets, eta)
+    ladder = rungs(low, low + int(rng.integers(40)), eta)
+    ours = asha(low, ladder[-1], eta, goal, brackets=min(most_brackets, len(ladder)))
+    papers = [PaperAsha(ladder[lowest:], eta) for lowest in range(most_brackets)]  # a competition for each bracket
+    bracket: dict[int, int] = {}
     draw = list(VALUES.values())[seed % len(VALUES)]
     sign, workers = 1 if goal == "minimize" else -1, int(rng.integers(1, 9))
     running: list[tuple[int, int]] = []
-    started = compared = 0
+    compared = 0
     for step in range(60):
         while len(running) < workers:
-            expected, actual = paper.get_job(), ours.promote()
-            assert expected == (actual and (actual.index, actual.budget))
-            compared += expected is not None
-            running.append(expected or (started, ours.budgets[0]))
-            started += expected is None
+            promotion = ours.promote()
+            if promotion is None:
+                assert all(paper.get_job() is None for paper in papers)
+                start = ours.start(len(bracket))
+                running.append((len(bracket), start.budget))
+                bracket[len(bracket)] = start.bracket
+            else:
+                assert papers[bracket[promotion.index]].get_job() == (promotion.index, promotion.budget)
+                running.append((promotion.index, promotion.budget))
+                compared += 1
         if rng.random() < 0.1:  # one fails, whether it runs or waits at a rung
-            failed = int(rng.integers(started))
-            paper.failed.add(failed)
+            failed = int(rng.integers(len(bracket)))
+            papers[bracket[failed]].failed.add(failed)
             ours.withdraw(failed)
             running = [job for job in running if job[0] != failed]
             continue
         index, budget = running.pop(int(rng.integers(len(running))))
         loss = draw(rng, step)
-        paper.record(index, budget, loss)
+        papers[bracket[index]].record(index, budget, loss)
         ours.record(index, budget, sign * loss)
     return compared
 
 
-@pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_it_decides_as_the_paper_does_on_2100_random_histories(goal: Goal) -> None:
-    compared = sum(check_history(seed, goal) for seed in range(2100))
-    assert compared > 20_000
+@pytest.mark.parametrize(("goal", "seeds"), [("minimize", range(5000)), ("maximize", range(5000, 10_000))])
+def test_it_decides_as_the_paper_does_on_5000_random_histories(goal: Goal, seeds: range) -> None:
+    compared = sum(check_history(seed, goal) for seed in seeds)
+    assert compared > 50_000
+
+
+def test_each_bracket_decides_as_the_paper_does_on_2000_random_histories() -> None:
+    compared = sum(check_history(seed, "minimize", most_brackets=3) for seed in range(2000))
+    assert compared > 10_000
 
 
 # --- rungs
 
 
+def is_power(of: int, ratio: Fraction) -> bool:
+    while ratio > 1:
+        ratio /= of
+    return ratio == 1
+
+
 def test_rungs_are_exact_on_a_wide_grid() -> None:
     for low in (*range(1, 12), 81, 1000):
-        for high in (*range(low, low + 300), 3**12, 10**9, 2**60 + 1):
+        for high in (*range(low, low + 120), 3**12, 10**9, 2**60 + 1):
             for eta in range(2, 11):
-                expected = [low * eta**k for k in range(64) if low * eta**k < high] + [high]
-                assert expected == list(rungs(low, high, eta))
+                *below, top = rungs(low, high, eta)
+                assert top == high
+                assert [low * eta**k for k in range(len(below))] == below
+                # no rung is missing and none is too many: the first power that is not below R is at R or beyond it
+                assert Fraction(high, low) <= eta ** len(below)
+                assert not below or below[-1] < high
+                assert is_power(eta, Fraction(high, low)) == (low * eta ** len(below) == high)
 
 
 @pytest.mark.parametrize(("eta", "high", "count"), [(3, 243, 6), (3, 59049, 11), (10, 1000, 4), (10, 10**6, 7)])
@@ -160,75 +135,7 @@ def test_budgets_that_make_no_ladder_are_refused(ladder: tuple[int, int, int], m
         rungs(*ladder)
 
 
-# --- the battery: every row with the right answer
-
-
-def test_of_ties_exactly_a_third_go_on_the_first_trials_first() -> None:
-    steps = stream([0.5] * 300)
-    for n in range(1, 301):
-        assert flat(steps[:n]) == list(range(n // ETA))
-
-
-@pytest.mark.parametrize("levels", [2, 3, 10])
-def test_with_few_levels_the_best_third_goes_on_and_hardly_more(levels: int) -> None:
-    values = [float(v) for v in np.random.default_rng(1).integers(levels, size=300)]
-    promoted = flat(stream(values))
-    assert best_third(values) <= set(promoted)
-    assert 100 <= len(promoted) <= 120
-
-
-def test_of_independent_values_the_best_third_goes_on_and_hardly_more() -> None:
-    values = np.random.default_rng(2).normal(size=400).tolist()
-    promoted = flat(stream(values))
-    assert best_third(values) <= set(promoted)
-    assert len(promoted) <= 133 + 20  # the paper expects about sqrt(n) promotions too many
-
-
-def test_in_an_improving_stream_every_newcomer_is_the_best_and_goes_on() -> None:
-    assert stream([-float(i) for i in range(300)]) == [[], [], *([i] for i in range(2, 300))]
-
-
-def test_in_a_worsening_stream_exactly_a_third_goes_on() -> None:
-    steps = stream([float(i) for i in range(300)])
-    assert steps == [[n // ETA - 1] if n % ETA == 0 else [] for n in range(1, 301)]
-
-
-@pytest.mark.parametrize("bad", [NAN, INF, -INF, None])
-def test_one_value_that_is_not_finite_after_fifty_good_ones_does_not_go_on(bad: float | None) -> None:
-    good = np.random.default_rng(3).normal(size=50).tolist()
-    assert 50 not in flat(stream([*good, bad, *good]))
-
-
-@pytest.mark.parametrize("bad", [NAN, INF, -INF, None])
-@pytest.mark.parametrize("share", [0.25, 0.75])
-@pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_values_that_are_not_finite_never_go_on_whatever_their_share(
-    bad: float | None, share: float, goal: Goal
-) -> None:
-    rng = np.random.default_rng(4)
-    values = [bad if rng.random() < share else float(rng.normal()) for _ in range(400)]
-    promoted = flat(stream(values, goal))
-    finite = {
-        index for index, value in enumerate(values) if value != bad and value is not None and math.isfinite(value)
-    }
-    assert set(promoted) <= finite
-    assert len(promoted) >= min(len(finite), 400 // ETA)  # and nothing stalls
-
-
-def test_what_is_not_finite_counts_as_a_result() -> None:
-    assert stream([NAN, NAN, 0.7]) == [[], [], [2]]
-    assert stream([0.7, NAN, NAN]) == [[], [], [0]]
-
-
-def test_where_nothing_is_finite_nothing_goes_on() -> None:
-    assert flat(stream([NAN] * 100)) == []
-
-
-@pytest.mark.parametrize("kind", VALUES)
-def test_minimising_and_maximising_are_exact_mirrors(kind: str) -> None:
-    rng = np.random.default_rng(5)
-    values = [VALUES[kind](rng, step) for step in range(400)]
-    assert stream(values) == stream([-value for value in values], "maximize")
+# --- results
 
 
 def test_a_result_counts_only_at_the_rung_it_was_measured_at() -> None:
@@ -281,6 +188,57 @@ def test_a_new_trial_starts_at_the_lowest_rung() -> None:
     assert asha(2, 50).start(7) == (0, 2)
 
 
+# --- brackets
+
+
+def test_bracket_b_begins_at_rung_b() -> None:
+    scheduler = asha(brackets=5)
+    assert {(b, 3**b) for b in range(5)} == {tuple(scheduler.start(index)) for index in range(300)}
+
+
+def test_new_trials_are_shared_out_as_in_hyperband() -> None:
+    scheduler, trials = asha(brackets=3, seed=7), 20_000
+    counts = np.bincount([scheduler.start(index).bracket for index in range(trials)])
+    sizes = np.array(bracket_sizes(5, ETA)[:3])
+    assert sizes.tolist() == [81, 34, 15]
+    assert np.abs(counts / trials - sizes / sizes.sum()).max() < 0.01  # three standard errors
+
+
+def test_the_bracket_follows_from_seed_and_index_alone() -> None:
+    one, same, other = (asha(brackets=3, seed=seed) for seed in (7, 7, 8))
+    expected = [one.start(index) for index in range(100)]
+    assert expected == [same.start(index) for index in reversed(range(100))][::-1]
+    assert expected != [other.start(index) for index in range(100)]
+
+
+def test_rungs_of_different_brackets_are_separate_competitions() -> None:
+    scheduler = asha(brackets=2)
+    starts = [scheduler.start(index) for index in range(40)]
+    first, second = ([i for i, start in enumerate(starts) if start.bracket == b][:3] for b in range(2))
+    for index in first:
+        scheduler.record(index, 1, index)
+        scheduler.record(index, 3, index)
+    for index in second:
+        scheduler.record(index, 3, 100 + index)
+    assert promotions(scheduler) == [first[0], second[0], first[0]]
+    assert scheduler.explain(second[1], 3) == (
+        f"value {100 + second[1]} is place 2 of 3 at rung 3 of bracket 1; the best goes on (cut-off {100 + second[0]})"
+    )
+
+
+def test_a_bracket_has_no_rung_below_its_own_lowest() -> None:
+    scheduler = asha(brackets=5)
+    index = next(index for index in range(100) if scheduler.start(index).bracket == 2)
+    with pytest.raises(ValueError, match=rf"trial {index} has a result at budget 3, which is no rung: \(9, 27, 81\)"):
+        scheduler.record(index, 3, 0.5)
+
+
+def test_a_stored_trial_of_a_bracket_that_the_study_has_not_is_refused() -> None:
+    stored = Trial(name="s-0004", spec=TrialSpec(index=4, bracket=2, budget=9, parameters={}))
+    with pytest.raises(ValueError, match="trial 4 is in bracket 2: the study's brackets are 0 to 1"):
+        asha(brackets=2).fold(stored)
+
+
 # --- what people are told
 
 
@@ -324,15 +282,31 @@ def test_a_promotion_says_why() -> None:
     assert promotion.why == "promoted: value 0 is place 1 of 6 at rung 1; the best 2 go on (cut-off 0.1)"
 
 
-def test_no_scheduler_is_refused() -> None:
-    spec = StudySpec.model_validate(
+# --- which scheduler
+
+
+def spec(scheduler: dict[str, Any]) -> StudySpec:
+    return StudySpec.model_validate(
         {
             "objective": {"metric": "loss", "goal": "minimize"},
             "parameters": [{"name": "lr", "choice": [0.1]}],
-            "scheduler": {"asha": {"maxBudget": 9}},
+            "scheduler": scheduler,
             "limits": {},
             "template": {"spec": {"containers": [{"name": "trainer"}]}},
         }
     )
-    with pytest.raises(ValueError, match=r"spec\.scheduler needs asha"):
-        make_scheduler(spec.model_copy(update={"scheduler": Scheduler()}))
+
+
+def test_no_scheduler_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"spec\.scheduler needs one of asha, hyperband and none"):
+        make_scheduler(spec({}), lambda: True)
+
+
+def test_with_none_every_trial_trains_to_the_full_budget_at_once() -> None:
+    scheduler = make_scheduler(spec({"none": {"budget": 27}}), lambda: True)
+    assert (scheduler.budgets, scheduler.max_budget) == ((27,), 27)
+    for index in range(9):
+        assert scheduler.start(index) == (0, 27)
+        scheduler.record(index, 27, index / 10)
+        assert scheduler.promote() is None
+    assert scheduler.explain(8, 27) == "value 0.8 is place 9 of 9 at rung 27, the highest"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halvard.space import combinations, decode
+from halvard.space import combinations, decode, encode, equal
 from halvard.study import Parameter, Value
 
 unit = st.floats(0, 1)
@@ -173,6 +173,60 @@ def test_a_point_needs_one_coordinate_for_every_parameter() -> None:
 def test_a_parameter_without_values_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="parameter 'x' needs one of float, int and choice"):
         value_at(0.5)
+
+
+def test_a_given_value_takes_the_place_of_the_coordinate_where_it_is_active() -> None:
+    given: dict[str, Value] = {"optimizer": "sgd", "nesterov": False, "momentum": 0.7}
+    assert decode(parameters(*CONDITIONAL), [1, 0, 0, 1], given) == {"optimizer": "sgd", "nesterov": False, "layers": 2}
+
+
+EVERY_KIND: list[dict[str, Any]] = [
+    {"name": "lr", "float": {"min": 1e-5, "max": 0.1, "scale": "log"}},
+    {"name": "wide", "float": {"min": -1.7e308, "max": 1.7e308}},
+    {"name": "stepped", "float": {"min": 0.0, "max": 0.35, "step": 0.1}},
+    {"name": "n", "int": {"min": -3, "max": 9, "step": 4}},
+    {"name": "width", "int": {"min": 1, "max": 512, "scale": "log"}},
+    {"name": "mixed", "choice": [True, 1, "1", 0.5]},
+    {"name": "child", "choice": ["a", "b"], "when": {"mixed": [1]}},
+]
+
+DISCRETE = {"stepped", "n", "width", "mixed", "child"}
+
+
+@given(st.tuples(*[unit] * 7))
+def test_encoding_finds_a_point_that_decodes_to_the_same_values(point: tuple[float, ...]) -> None:
+    space = parameters(*EVERY_KIND)
+    values = decode(space, point)
+    encoded = encode(space, values)
+    assert [name for name, u in zip((p.name for p in space), encoded, strict=True) if not math.isnan(u)] == [*values]
+    again = decode(space, [0.0 if math.isnan(u) else u for u in encoded])
+    assert encode(space, again) == pytest.approx(encoded, abs=1e-9, nan_ok=True)
+    assert {name: again[name] for name in DISCRETE & again.keys()} == {n: values[n] for n in DISCRETE & values.keys()}
+    assert all(0 <= u <= 1 for u in encoded if not math.isnan(u))
+
+
+def test_a_discrete_value_is_encoded_as_the_middle_of_its_share() -> None:
+    space = parameters(*EVERY_KIND[2:4], EVERY_KIND[5])
+    assert encode(space, {"stepped": 0.3, "n": 1, "mixed": True}) == pytest.approx([0.875, 0.375, 0.125])
+
+
+def test_what_is_no_value_of_a_parameter_has_no_coordinate() -> None:
+    space = parameters(EVERY_KIND[0], EVERY_KIND[5])
+    assert [math.isnan(u) for u in encode(space, {"lr": "high", "mixed": 2})] == [True, True]
+
+
+def test_two_trials_are_equal_where_all_their_values_are() -> None:
+    assert equal({"a": 1, "b": "x"}, {"b": "x", "a": 1.0})
+    assert not equal({"a": 1}, {"a": True})
+    assert not equal({"a": 1}, {"a": 1, "b": "x"})
+
+
+def test_a_grid_around_given_values_has_these_alone() -> None:
+    found = list(combinations(parameters(*CONDITIONAL), {"nesterov": True, "momentum": 0.6, "layers": 2}))
+    assert found == [
+        {"optimizer": "sgd", "nesterov": True, "momentum": 0.6, "layers": 2},
+        {"optimizer": "adamw", "layers": 2},
+    ]
 
 
 def test_a_grid_goes_through_every_combination_with_the_last_parameter_fastest() -> None:

@@ -11,7 +11,10 @@ import yaml
 from pydantic import BaseModel
 
 from halvard.invalid import InvalidStudy, Rule
-from halvard.study import Study, StudySpec, StudyStatus
+from halvard.ladder import rungs
+from halvard.model import LARGEST
+from halvard.scheduler_spec import MOST_RUNGS
+from halvard.study import Parameter, Study, StudySpec, StudyStatus
 from halvard.template import PodTemplate
 from halvard.trial import Trial, TrialSpec, TrialStatus
 
@@ -124,6 +127,53 @@ def test_a_value_that_is_no_scalar_is_refused() -> None:
     assert errors(sample(parameters=[{"name": "a", "choice": [{"x": 1}]}])) == (
         f'{place}: Invalid value: "object": {place} in body must be of type string,integer,number,boolean: "object"'
     )
+
+
+def test_more_brackets_than_rungs_are_refused() -> None:
+    scheduler = {"asha": {"minBudget": 2, "maxBudget": 27, "reductionFactor": 3, "brackets": 5}}
+
+    assert errors(sample(scheduler=scheduler)) == (
+        "spec.scheduler.asha.brackets: Invalid value: 5 must be no more than there are rungs, 4: 2, 6, 18, 27"
+    )
+
+
+def test_no_ladder_has_more_rungs_than_the_crd_allows_brackets() -> None:
+    assert len(rungs(1, LARGEST, 2)) == MOST_RUNGS
+
+
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        ({"rate": 0.01}, "rate: Invalid value: 0.01: there is no parameter rate"),
+        ({"lr": 0.5}, "lr: Invalid value: 0.5 is not a value of the parameter lr"),
+        ({"lr": "0.01"}, 'lr: Invalid value: "0.01" is not a value of the parameter lr'),
+        ({"layers": 2.5}, "layers: Invalid value: 2.5 is not a value of the parameter layers"),
+        ({"optimizer": "lion"}, 'optimizer: Invalid value: "lion" is not a value of the parameter optimizer'),
+        (
+            {"lr": [0.1]},
+            'lr: Invalid value: "array": spec.initialPoints[1].lr in body must be of type string,integer,number,',
+        ),
+        (
+            {"optimizer": "adamw", "momentum": 0.5},
+            'momentum: Invalid value: 0.5: it exists only where optimizer is given too, as one of ["sgd"]',
+        ),
+    ],
+)
+def test_an_initial_point_outside_the_space_is_refused_with_field_and_value(point: dict[str, Any], words: str) -> None:
+    assert errors(sample(initialPoints=[{"layers": 3}, point])).startswith(f"spec.initialPoints[1].{words}")
+
+
+def test_an_initial_point_may_be_whole_partial_or_empty() -> None:
+    points = [{"lr": 0.1, "layers": 8, "optimizer": "sgd", "momentum": 0.5}, {"layers": 2}, {}]
+
+    assert Study.from_manifest(sample(initialPoints=points)).spec.initial_points == tuple(points)
+
+
+def test_a_value_between_the_steps_of_a_parameter_is_none_of_its_own() -> None:
+    stepped = Parameter.model_validate({"name": "x", "float": {"min": 0.0, "max": 0.35, "step": 0.1}})
+
+    tried = (-0.1, 0, 0.05, 0.1, 0.3, 0.30000000000000004, 0.35, 0.4)
+    assert [value for value in tried if stepped.allows(value)] == [0, 0.1, 0.3]
 
 
 def test_a_pattern_that_is_no_regular_expression_is_refused() -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,8 @@ def study_spec(trials: int | None = 40, **changes: Any) -> StudySpec:
     return StudySpec.model_validate(spec | changes)
 
 
-GRID = study_spec(None, parameters=[{"name": "n", "int": {"min": 1, "max": 7}}], sampler={"grid": {}})
+SMALL_GRID: dict[str, Any] = {"parameters": [{"name": "n", "int": {"min": 1, "max": 7}}], "sampler": {"grid": {}}}
+GRID = study_spec(None, **SMALL_GRID)
 
 
 def trial(
@@ -42,11 +44,13 @@ def trial(
     results: Mapping[int, float | None],
     state: TrialState = "Paused",
     parameters: Mapping[str, Value] = MappingProxyType({}),
+    *,
+    bracket: int = 0,
 ) -> Trial:
     """A trial as it is stored."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
     rungs = tuple(RungResult(budget=rung, value=v, step=rung, seconds=1, at=at) for rung, v in results.items())
-    spec = TrialSpec(index=index, budget=budget, parameters=dict(parameters))
+    spec = TrialSpec(index=index, bracket=bracket, budget=budget, parameters=dict(parameters))
     return Trial(name=f"study-{index:04}", spec=spec, status=TrialStatus(state=state, rungs=rungs))
 
 
@@ -202,13 +206,16 @@ class Store:
     def decide(self, leg: Leg) -> None:
         known = self.trials.get(leg.index)
         results = {r.budget: r.value for r in known.status.rungs} if known else {}
-        self.trials[leg.index] = trial(leg.index, leg.budget, results, "Running", leg.parameters)
+        self.trials[leg.index] = trial(leg.index, leg.budget, results, "Running", leg.parameters, bracket=leg.bracket)
 
     def result(self, index: int, value: float) -> None:
         known = self.trials[index]
         results = {r.budget: r.value for r in known.status.rungs}
         results[known.spec.budget] = value if math.isfinite(value) else None
-        self.trials[index] = trial(index, known.spec.budget, results, parameters=known.spec.parameters)
+        decided = known.spec
+        self.trials[index] = trial(
+            index, decided.budget, results, parameters=decided.parameters, bracket=decided.bracket
+        )
 
     def fail(self, index: int) -> None:
         known = self.trials[index]
@@ -228,12 +235,25 @@ class Step:
 values = st.sampled_from([0.0, 0.1, 0.2, 0.5, math.nan, math.inf, -math.inf]) | st.floats(-1, 1)
 kinds = st.sampled_from(["ask", "ask", "ask", "tell", "tell", "tell", "tell", "fail"])
 histories = st.lists(st.builds(Step, kinds, st.integers(0, 1000), values), max_size=60)
+FINITE = [{"name": "n", "int": {"min": 1, "max": 6}}, {"name": "kind", "choice": ["a", "b", "c"]}]
+POINTS = [{"optimizer": "sgd", "lr": 0.01}, {"optimizer": "adamw"}]
 specs = st.sampled_from(
     [
         study_spec(),
+        study_spec(sampler={"sobol": {}}, initialPoints=POINTS),
+        study_spec(None, sampler={"tpe": {}}, initialPoints=POINTS),
+        study_spec(None, sampler={"tpe": {}}, objective={"metric": "accuracy", "goal": "maximize"}, seed=5),
+        study_spec(None, sampler={"tpe": {}}, parameters=FINITE),
+        study_spec(None, sampler={"random": {}}, parameters=FINITE),
+        study_spec(None, sampler={"grid": {}}, parameters=FINITE, initialPoints=[{"kind": "b"}]),
         study_spec(5, objective={"metric": "accuracy", "goal": "maximize"}),
         study_spec(None, scheduler={"asha": {"minBudget": 2, "maxBudget": 11, "reductionFactor": 2}}, seed=-3),
         GRID,
+        study_spec(scheduler={"asha": {"minBudget": 1, "maxBudget": 8, "reductionFactor": 2, "brackets": 3}}, seed=5),
+        study_spec(scheduler={"hyperband": {"minBudget": 1, "maxBudget": 4, "reductionFactor": 2}}),
+        study_spec(7, scheduler={"hyperband": {"minBudget": 2, "maxBudget": 9, "reductionFactor": 2}}),
+        study_spec(None, **{**SMALL_GRID, "scheduler": {"hyperband": {"maxBudget": 9}}}),
+        study_spec(scheduler={"none": {"budget": 5}}),
     ]
 )
 
@@ -263,7 +283,7 @@ def run(history: Iterable[Step], tuner: Tuner, store: Store) -> list[Leg | str |
     return [take(step, tuner, store) for step in history]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(specs, histories, st.randoms(use_true_random=False))
 def test_a_tuner_rebuilt_at_any_moment_goes_on_as_if_nothing_had_happened(
     spec: StudySpec, history: list[Step], shuffle: Any
@@ -281,7 +301,28 @@ def test_a_tuner_rebuilt_at_any_moment_goes_on_as_if_nothing_had_happened(
         assert store.trials == again.trials
 
 
-@settings(max_examples=100)
+@pytest.mark.parametrize("sampler", ["random", "sobol", "grid", "tpe"])
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_long_study_a_tuner_rebuilt_before_every_question_asks_for_the_same_leg(sampler: str, seed: int) -> None:
+    axes = FINITE if sampler == "grid" else AXES
+    points = [{"kind": "b"}] if sampler == "grid" else POINTS
+    spec = study_spec(None, sampler={sampler: {}}, parameters=axes, initialPoints=points, seed=seed)
+    tuner, store, rng = Tuner(spec), Store(), np.random.default_rng(seed)
+    decisions = set()
+    for _ in range(200):
+        kind = rng.choice(["ask", "tell", "fail"], p=[0.45, 0.5, 0.05])
+        step = Step(kind, int(rng.integers(1000)), float(rng.choice([math.nan, rng.random()], p=[0.2, 0.8])))
+        stored = [store.trials[index] for index in rng.permutation([*store.trials])]
+        rebuilt = Tuner(spec, stored).ask() if kind == "ask" else None
+        answer = take(step, tuner, store)
+        if kind == "ask":
+            assert rebuilt == answer
+            decisions |= {answer.decision.split(" on ")[0]} if isinstance(answer, Leg) and answer.new else set()
+    assert ("new trial: tpe" in decisions) is (sampler == "tpe")
+    assert "new trial: initialPoints[0]" in decisions
+
+
+@settings(max_examples=100, deadline=None)
 @given(specs, histories)
 def test_every_trial_ever_promoted_had_a_finite_value_and_had_not_failed(spec: StudySpec, history: list[Step]) -> None:
     tuner, store = Tuner(spec), Store()

@@ -1,24 +1,24 @@
 """Samplers pick the parameters of a new trial."""
 
-from collections.abc import Mapping
-from typing import Protocol
-
+from halvard.samplers.cube import CubeSampler
 from halvard.samplers.grid import Grid
 from halvard.samplers.random import Random
-from halvard.study import StudySpec, Value
+from halvard.samplers.sampler import Proposal, Sampler, Tried
+from halvard.samplers.sobol import Sobol
+from halvard.samplers.tpe import Tpe
+from halvard.study import StudySpec
 
-
-class Sampler(Protocol):
-    """Picks parameters as a pure function of the study and the trial's index."""
-
-    def parameters(self, index: int) -> Mapping[str, Value] | None:
-        """Returns the active parameters of trial `index`, or None where the search space is exhausted."""
+__all__ = ["Proposal", "Sampler", "Tried", "make_sampler"]
 
 
 def make_sampler(spec: StudySpec) -> Sampler:
     """Returns the study's sampler; raises ValueError where `spec.sampler` names none."""
-    if spec.sampler.random is not None:
-        return Random(spec.parameters, spec.seed)
     if spec.sampler.grid is not None:
-        return Grid(spec.parameters)
-    raise ValueError("spec.sampler needs one of random and grid")
+        return Grid(spec)
+    if spec.sampler.random is not None:
+        return CubeSampler(spec, Random(len(spec.parameters), spec.seed))
+    if spec.sampler.sobol is not None:
+        return CubeSampler(spec, Sobol(len(spec.parameters), spec.seed))
+    if spec.sampler.tpe is not None:
+        return CubeSampler(spec, Tpe(spec))
+    raise ValueError("spec.sampler needs one of random, sobol, grid and tpe")

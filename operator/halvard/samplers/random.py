@@ -1,22 +1,30 @@
 """Random search: every parameter drawn independently, seeded from (study seed, trial index)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from itertools import count
 
-import numpy as np
-
-from halvard.space import decode
-from halvard.study import Parameter, Value
+from halvard.samplers.cube import Draw
+from halvard.samplers.sampler import NEW, Tried
+from halvard.samplers.seeded import generator
 
 
 class Random:
     """Draws a coordinate for every declared parameter, active or not, so that a condition does not shift the others."""
 
-    def __init__(self, parameters: Sequence[Parameter], seed: int) -> None:
+    def __init__(self, dimensions: int, seed: int) -> None:
         """Takes any integer as seed."""
-        self._parameters = parameters
-        self._entropy = 2 * seed if seed >= 0 else -2 * seed - 1  # numpy wants it non-negative; no two seeds share one
+        self._dimensions = dimensions
+        self._seed = seed
 
-    def parameters(self, index: int) -> dict[str, Value]:
-        """Returns the active parameters of trial `index`; a random search is never exhausted."""
-        sequence = np.random.SeedSequence(self._entropy, spawn_key=(index,))
-        return decode(self._parameters, np.random.default_rng(sequence).random(len(self._parameters)).tolist())
+    def draws(self, index: int, tried: Mapping[int, Tried]) -> Iterator[Draw]:  # noqa: ARG002  # nothing is learnt
+        """Yields one point after another."""
+        yield Draw(self._point(index), NEW)
+        yield from self.others(index, NEW)
+
+    def others(self, index: int, why: str) -> Iterator[Draw]:
+        """Yields points without end for where the first proposal of a sampler cannot be taken, because of `why`."""
+        return (Draw(self._point(index, again), why) for again in count(1))
+
+    def _point(self, *key: int) -> list[float]:
+        point: list[float] = generator(self._seed, *key).random(self._dimensions).tolist()
+        return point

@@ -1,0 +1,39 @@
+"""What a sampler is: from what is known of a study's trials to the parameters of its next one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from halvard.study import Value
+
+NEW = "new trial"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One trial: its results by budget, in the user's own sign and None where not finite; pending while it has none.
+
+    `failed`: nothing more will come of it, because it failed or was stopped.
+    """
+
+    parameters: Mapping[str, Value]
+    results: Mapping[int, float | None]
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The active parameters of a new trial, and how they were found, for people."""
+
+    parameters: Mapping[str, Value]
+    why: str = NEW
+
+
+class Sampler(Protocol):
+    """Picks parameters as a pure function of the study, the trial's index, and what is known of the other trials."""
+
+    def propose(self, index: int, tried: Mapping[int, Tried]) -> Proposal | None:
+        """Returns what trial `index` is to try, or None where the search space is exhausted.
+
+        The order of `tried` does not matter.
+        """

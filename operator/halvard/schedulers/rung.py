@@ -1,0 +1,111 @@
+"""The results at one budget of one bracket in order, and where each stands among them."""
+
+import math
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from halvard.study import Goal
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one result stands among the `completed` ones at its rung, of which the best `go_on` are promoted.
+
+    `value` is None where it is not finite: such a result has the last place. `cutoff` is the worst value that goes on,
+    None where none does. `bracket` is None where there is only one. `waits`: who goes on is decided once all trials of
+    the bracket have a result there.
+    """
+
+    budget: int
+    value: float | None
+    place: int
+    completed: int
+    go_on: int
+    cutoff: float | None
+    top: bool
+    bracket: int | None = None
+    waits: bool = False
+
+    def sentence(self) -> str:
+        """Returns it for people."""
+        rung = f"rung {self.budget}" + ("" if self.bracket is None else f" of bracket {self.bracket}")
+        if self.value is None:
+            return f"value not finite, the last of {self.completed} at {rung}; it never goes on"
+        sentence = f"value {self.value:g} is place {self.place} of {self.completed} at {rung}"
+        if self.top:
+            return f"{sentence}, the highest"
+        best = "the best goes on" if self.go_on == 1 else f"the best {self.go_on} go on"
+        if self.waits:
+            return f"{sentence} so far; {best} once every trial of the bracket has its result there"
+        if self.cutoff is None:
+            return f"{sentence}; none goes on yet"
+        return f"{sentence}; {best} (cut-off {self.cutoff:g})"
+
+
+Key = tuple[float, int]
+"""What results are ordered by, the best first: (value where lower is better, trial index), so ties have one order."""
+
+
+class Rung:
+    """Kept so that a decision looks up one place and sorts nothing: O(log n) and a shift inside a list."""
+
+    def __init__(self, budget: int, goal: Goal) -> None:
+        """Begins without results."""
+        self.budget = budget
+        self.promoted = 0  # how many results went on
+        self._sign = 1 if goal == "minimize" else -1
+        self._keys: dict[int, Key | None] = {}  # by trial index; None where the value is not finite
+        self._ranked: list[Key] = []  # the finite ones, best first
+        self._waiting: list[Key] = []  # a heap of the finite ones that were not promoted
+
+    @property
+    def completed(self) -> int:
+        """How many results there are, those that are not finite included."""
+        return len(self._keys)
+
+    def add(self, index: int, value: float | None, *, promoted: bool = False) -> None:
+        """Takes in the trial's result, None where it is not finite; raises ValueError where it has one already."""
+        if index in self._keys:
+            raise ValueError(f"trial {index} already has a result at rung {self.budget}")
+        key = (self._sign * value, index) if value is not None and math.isfinite(value) else None
+        self._keys[index] = key
+        self.promoted += promoted
+        if key is not None:
+            insort(self._ranked, key)
+            if not promoted:
+                heappush(self._waiting, key)
+
+    def best_waiting(self, withdrawn: set[int]) -> int | None:
+        """Returns the best finite trial that was neither promoted nor withdrawn."""
+        while self._waiting and self._waiting[0][1] in withdrawn:
+            heappop(self._waiting)
+        return self._waiting[0][1] if self._waiting else None
+
+    def promote(self) -> None:
+        """Lets the trial go on that `best_waiting` has named."""
+        heappop(self._waiting)
+        self.promoted += 1
+
+    def place(self, index: int) -> int:
+        """Returns the place of the trial's result, from 1; raises KeyError where it has none."""
+        key = self._keys[index]
+        return self.completed if key is None else bisect_left(self._ranked, key) + 1
+
+    def standing(
+        self, index: int, go_on: int, *, top: bool, bracket: int | None = None, waits: bool = False
+    ) -> Standing:
+        """Returns where the trial's result stands if the best `go_on` go on; raises KeyError where it has none."""
+        key = self._keys[index]
+        last = min(go_on, len(self._ranked))
+        return Standing(
+            budget=self.budget,
+            value=None if key is None else self._sign * key[0],
+            place=self.place(index),
+            completed=self.completed,
+            go_on=go_on,
+            cutoff=self._sign * self._ranked[last - 1][0] if last else None,
+            top=top,
+            bracket=bracket,
+            waits=waits,
+        )

@@ -1,0 +1,46 @@
+"""A small table of learning curves, made up but seeded, and studies on it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from halvard.simulate.table import Table
+from halvard.study import Study
+
+ROWS, STEPS = 60, 9
+AXES = [
+    {"name": "width", "float": {"min": 0.0, "max": 1.0}},
+    {"name": "lr", "float": {"min": 1e-4, "max": 1.0, "scale": "log"}},
+]
+
+
+def arrays(seed: int = 0) -> dict[str, Any]:
+    """The arrays of a table: better with lr near 0.6 of its range and with every step; every tenth row diverges."""
+    draw = np.random.default_rng(seed)
+    u = draw.random((ROWS, 2))
+    value = (u[:, :1] - 0.6) ** 2 + 0.5 / np.arange(1, STEPS + 1) + 0.02 * draw.standard_normal((ROWS, STEPS))
+    value[::10, 2:] = np.nan
+    return {
+        "names": np.array(["lr", "width"]),
+        "u": u,
+        "value": value,
+        "seconds": 60 * (0.5 + draw.random((ROWS, STEPS))),
+    }
+
+
+def make_study(**spec: Any) -> Study:
+    """A study on the table; `spec` overrides fields (camelCase)."""
+    base: dict[str, Any] = {
+        "objective": {"metric": "loss", "goal": "minimize"},
+        "parameters": AXES,
+        "scheduler": {"asha": {"maxBudget": STEPS}},
+        "limits": {"trials": 40},
+        "template": {"spec": {"containers": [{"name": "trainer"}]}},
+    }
+    return Study.model_validate({"name": "s", "spec": base | spec})
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table.from_arrays(arrays())
