@@ -1,9 +1,12 @@
-"""The command line: `halvard run` on this machine, `halvard operator` and `halvard check` in a cluster."""
+"""The command line: `halvard run` and `simulate` on this machine, `halvard operator` and `check` in a cluster."""
 
 import asyncio
+import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,10 +45,14 @@ def operator() -> None:
 
 def seconds(_context: click.Context, _option: click.Parameter, text: str) -> float:
     """Returns a duration such as `1m30s` in seconds."""
+    return _duration(text, "([0-9]+m)?([0-9]+s)?", "90s or 1m30s")
+
+
+def _duration(text: str, pattern: str, right: str) -> float:
     from halvard.ending import duration_seconds  # noqa: PLC0415  # it brings pydantic along
 
-    if not re.fullmatch("([0-9]+m)?([0-9]+s)?", text) or not duration_seconds(text):
-        raise click.BadParameter(f'"{text}" is no duration such as 90s or 1m30s')
+    if not re.fullmatch(pattern, text) or not duration_seconds(text):
+        raise click.BadParameter(f'"{text}" is no duration such as {right}')
     return duration_seconds(text)
 
 
@@ -68,3 +75,84 @@ def check(namespace: str, image: str, timeout: float, kubeconfig: Path | None) -
         asyncio.run(run_check(kubeconfig, namespace, image, timeout, click.echo))
     except CheckFailed as error:
         raise click.ClickException(str(error)) from error
+
+
+def long_seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """Returns a duration such as `12h` or `1h30m` in seconds."""
+    return None if text is None else _duration(text, "([0-9]+h)?([0-9]+m)?([0-9]+s)?", "90s, 30m or 1h30m")
+
+
+def share_or_seconds(_context: click.Context, _option: click.Parameter, text: str) -> Callable[[float], float]:
+    """Returns what turns a whole into a share of it such as `6%`, or into a duration such as `30s` whatever it is."""
+    from halvard.ending import duration_seconds  # noqa: PLC0415  # it brings pydantic along
+
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?%", text):
+        share = float(text.removesuffix("%")) / 100
+        return lambda whole: share * whole
+    if re.fullmatch("(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?", text):
+        return lambda _whole: duration_seconds(text)
+    raise click.BadParameter(f'"{text}" is neither a duration such as 30s nor a share such as 6%')
+
+
+@main.command()
+@click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--table",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Recorded learning curves, an npz file (see docs/simulate.md).",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Pods at a time.  [default: the study's parallelism]")
+@click.option(
+    "--full-training",
+    callback=long_seconds,
+    help="How long the median full training is to take, such as 2h.  [default: as long as in the table]",
+)
+@click.option(
+    "--start-up",
+    default="0s",
+    show_default=True,
+    callback=share_or_seconds,
+    help="From a Pod's place to its first step: such as 30s, or 6% of a full training.",
+)
+@click.option(
+    "--stragglers",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="How much legs differ in speed: the sigma of a lognormal factor on each leg's duration.",
+)
+@click.option(
+    "--dropped",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="The probability of a leg to be lost and to run again.",
+)
+@click.option(
+    "--lost-every", callback=long_seconds, help="The mean time a worker lasts, such as 24h.  [default: for ever]"
+)
+@click.option(
+    "--checkpoints/--no-checkpoints",
+    default=None,
+    help="Whether a leg in a new Pod goes on from the last step.  [default: where the study has spec.checkpoint]",
+)
+@click.option(
+    "--hot/--no-hot", default=True, show_default=True, help="Whether a trial promoted at its report stays in its Pod."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of everything random but the study itself.",
+)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write everything that happened, as JSON lines."
+)
+def simulate(study: Path, lost_every: float | None, **options: Any) -> None:
+    """See what STUDY, a manifest, would cost: on recorded learning curves, in virtual time."""
+    from halvard.simulate.session import Options  # noqa: PLC0415  # numpy is not needed elsewhere
+    from halvard.simulate.session import run as run_simulated  # noqa: PLC0415
+
+    sys.exit(run_simulated(study, Options(**options, lost_every=lost_every or math.inf)))
