@@ -31,8 +31,9 @@ format: $(READY)  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-chart: $(READY)  ## Copy the CRDs into the chart and write docs/values.md
+chart: $(READY)  ## Make the chart's CRDs and dashboard, and docs/values.md
 	$(BIN)/python helm/make_chart.py
+	$(BIN)/python helm/dashboard.py > helm/halvard/files/dashboard.json
 
 lock: $(READY)  ## Pin the dependencies anew
 	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock
