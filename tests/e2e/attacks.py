@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+from e2e.pushes import Door
 from e2e.studies import CONFINED, UNPRIVILEGED, Manifest, Studies, python
 
 TOOLS = """
@@ -87,8 +88,8 @@ def attacker(studies: Studies) -> Manifest:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "attacker"}, "spec": spec}
 
 
-def run(studies: Studies, pod: str, attack: str, port: str, *, count: int, bearer: str = "none") -> Counter[str]:
+def run(studies: Studies, pod: str, attack: str, door: Door, *, count: int, bearer: str = "none") -> Counter[str]:
     """Runs an attack on the operator in the trainer of a Pod; how often an attempt ended how."""
-    command = (*python(TOOLS + attack + SAY), studies.cluster.address, port, bearer, str(count))
+    command = (*python(TOOLS + attack + SAY), door.host, str(door.port), bearer, str(count))
     said = studies.kubectl("exec", pod, "--container=trainer", "--", *command)
     return Counter(json.loads(said))

@@ -1,5 +1,6 @@
 """The operator as its users have it: installed by Helm, in Pods of the cluster."""
 
+import base64
 import contextlib
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2e.pushes import Door
 from e2e.studies import PATIENCE, Manifest, eventually
 from lab.cluster import Cluster
 from lab.helm import CHART, Helm
@@ -38,8 +40,10 @@ class Release:
         return self._helm("rollback", self.name, "--wait", TIMEOUT)
 
     def uninstall(self) -> str:
-        """Uninstalls the release, if there is one, and waits; what Helm says."""
-        return self._helm("uninstall", self.name, "--ignore-not-found", "--wait", TIMEOUT)
+        """Uninstalls the release, if there is one, and waits until its Pods are gone; what Helm says."""
+        said = self._helm("uninstall", self.name, "--ignore-not-found", "--wait", TIMEOUT)
+        self.kubectl("wait", "--for=delete", "pods", f"--selector=app.kubernetes.io/instance={self.name}", TIMEOUT)
+        return said
 
     def kubectl(self, *arguments: str) -> str:
         """What kubectl prints in the release's namespace."""
@@ -78,6 +82,17 @@ class Release:
         """What all its Pods have printed."""
         selector = f"--selector=app.kubernetes.io/instance={self.name}"
         return self.kubectl("logs", selector, "--prefix", "--tail=-1", "--ignore-errors")
+
+    def door(self) -> Door:
+        """Where its Service takes pushes."""
+        service = json.loads(self.kubectl("get", f"service/{self.name}", "--output=json"))["spec"]
+        ca = json.loads(self.kubectl("get", f"secret/{self.name}-ca", "--output=json"))["data"]["ca.crt"]
+        return Door(service["clusterIP"], service["ports"][0]["port"], base64.b64decode(ca).decode())
+
+    def probes(self) -> str:
+        """The address of the leader's plain port."""
+        pod = json.loads(self.kubectl("get", f"pod/{self.leader()}", "--output=json"))
+        return f"http://{pod['status']['podIP']}:8080"
 
     def _leading(self) -> str:
         found = self.cluster.kubectl(

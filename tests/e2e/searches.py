@@ -14,7 +14,7 @@ from lab.existing import Existing
 CHECKPOINTS = {"persistentVolumeClaim": {"claimName": "checkpoints"}}
 # Its loss is x / step. At every step it tells what it is, and each checkpoint holds that line.
 TRAINER = """
-import errno, json, os
+import errno, json, os, time
 from halvard_trainer import Trial
 
 trial = Trial.from_environment()
@@ -26,16 +26,20 @@ if trial.resume_from:
     except OSError as error:
         read_only = error.errno == errno.EROFS
 for step in trial.steps():
+    time.sleep(float(os.environ.get("PACE", "0")))
     told = {"step": step, "pid": os.getpid(), "start": trial.start, "came_with": came_with, "read_only": read_only}
     print(json.dumps(told), flush=True)
     trial.report(loss=trial.parameters["x"] / step, checkpoint=lambda path: path.write_text(f"{trial.name} {step}"))
 """
 
 
-def random_search(cluster: Cluster | Existing) -> Manifest:
-    """A Study of nine random trials on three rungs, one at a time: its reports can come in one order only."""
+def random_search(cluster: Cluster | Existing, pace: int = 0) -> Manifest:
+    """A Study of nine random trials on three rungs, one at a time: its reports can come in one order only.
+
+    `pace`: the seconds that a step takes.
+    """
     return study(
-        template(cluster, python(TRAINER)),
+        template(cluster, python(TRAINER), env=[{"name": "PACE", "value": str(pace)}]),
         [],
         parameters=[{"name": "x", "float": {"min": 0.001, "max": 1.0, "scale": "log"}}],
         sampler={"random": {}},

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from e2e import attacks
-from e2e.pushes import push, token
+from e2e.pushes import Door, push, token
+from e2e.release import Release
 from e2e.studies import Studies, eventually, python, results, show, study, template
 from lab.cluster import Cluster
-from lab.operator_process import OperatorProcess
 
 MEMORY_LIMIT = 512 * 2**20  # bytes; the chart's
 BUDGET = 100_000
@@ -40,7 +40,7 @@ CUT_OFF = ("too_slow", "overloaded")
 class Pulse:
     """Asks the operator how it is, ten times a second, and keeps what it says by what is going on."""
 
-    operator: OperatorProcess
+    probes: str
     latencies: dict[str, list[float]] = field(default_factory=lambda: {"nothing": []})  # seconds
     silences: int = 0
     memory: float = 0.0  # bytes, the most there was
@@ -61,17 +61,16 @@ class Pulse:
         self._ended.set()
 
     def _ask(self) -> None:
-        url = f"http://127.0.0.1:{self.operator.metrics_port}/healthz"
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.probes}/healthz", timeout=30) as answer:  # noqa: S310  # it is http
             assert answer.status == 200
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The operator, a Study that behaves well, and how both are."""
+    """The operator in the cluster, a Study that behaves well, and how both are."""
 
     studies: Studies
-    operator: OperatorProcess
+    door: Door
     pulse: Pulse
 
     def counted(self, *kinds: str) -> float:
@@ -96,26 +95,27 @@ class Scene:
 
     def attack(self, attack: str, count: int, *kinds: str) -> tuple[Mapping[str, int], float]:
         """Runs one of `e2e.attacks` in the attacker's Pod."""
-        port = self.operator.settings["HALVARD_COLLECTOR_PORT"]
         program = getattr(attacks, attack.upper().replace(" ", "_").replace("-", "_"))
-        return self.during(attack, lambda: attacks.run(self.studies, "attacker", program, port, count=count), *kinds)
+        return self.during(
+            attack, lambda: attacks.run(self.studies, "attacker", program, self.door, count=count), *kinds
+        )
 
 
 figures: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
-def scene(shared: Studies, shared_operator: OperatorProcess) -> Iterator[Scene]:
-    trainer = template(shared.cluster, python(TRAINER))
-    shared.apply(study(trainer, [1, 2, 3], parallelism=3, scheduler=LADDER))
+def scene(served: Studies, release: Release) -> Iterator[Scene]:
+    trainer = template(served.cluster, python(TRAINER))
+    served.apply(study(trainer, [1, 2, 3], parallelism=3, scheduler=LADDER))
     greedy = study(trainer, [1], scheduler=LADDER)
-    shared.apply({**greedy, "metadata": {"name": "greedy"}})
-    shared.apply(attacks.attacker(shared))
+    served.apply({**greedy, "metadata": {"name": "greedy"}})
+    served.apply(attacks.attacker(served))
     for pod in ("attacker", "greedy-0000-1", *(f"search-{index:04d}-1" for index in range(3))):
-        shared.wait(f"pod/{pod}", "condition=Ready")
-    pulse = Pulse(shared_operator)
+        served.wait(f"pod/{pod}", "condition=Ready")
+    pulse = Pulse(release.probes())
     thread = threading.Thread(target=pulse.run)
-    made = Scene(shared, shared_operator, pulse)
+    made = Scene(served, release.door(), pulse)
     eventually(lambda: made.counted("accepted") > 0)
     thread.start()
     try:
@@ -157,7 +157,7 @@ def expired(lab: Cluster, genuine: str) -> str:
 def refused(scene: Scene, bearer: str, status: int) -> str:
     """Pushes with this token; says why it was refused, once it is, and as what it was counted."""
     before = scene.counted("unauthorized")
-    found, answer = push(scene.operator, bearer)
+    found, answer = push(scene.door, bearer)
     assert (found, scene.counted("unauthorized") - before) == (status, 1)
     return str(answer["error"])
 
@@ -178,7 +178,7 @@ def test_a_token_of_a_pod_that_is_no_trials_is_refused(scene: Scene) -> None:
 
 def test_an_expired_token_is_refused(scene: Scene, lab: Cluster) -> None:
     genuine = token(scene.studies, "search-0000-1")
-    assert push(scene.operator, genuine)[0] == 200
+    assert push(scene.door, genuine)[0] == 200
     assert "not believed" in refused(scene, expired(lab, genuine), 401)
 
 
@@ -200,7 +200,7 @@ def test_a_body_that_is_too_large_is_refused(scene: Scene, body: str) -> None:
     }
     bearer = token(scene.studies, "greedy-0000-1")
     ended, counted = scene.during(
-        body, lambda: {"413": int(push(scene.operator, bearer, bodies[body])[0] == 413)}, "too_large"
+        body, lambda: {"413": int(push(scene.door, bearer, bodies[body])[0] == 413)}, "too_large"
     )
     assert (ended, counted) == ({"413": 1}, 1)
 
@@ -222,11 +222,11 @@ def test_requests_without_a_token_are_refused(scene: Scene) -> None:
 
 
 def test_two_hundred_pushes_a_second_of_one_pod_are_slowed(scene: Scene) -> None:
-    bearer, port = token(scene.studies, "greedy-0000-1"), scene.operator.settings["HALVARD_COLLECTOR_PORT"]
+    bearer = token(scene.studies, "greedy-0000-1")
     pod, attack = "greedy-0000-1", attacks.TWO_HUNDRED_A_SECOND
     ended, counted = scene.during(
         "two hundred a second",
-        lambda: attacks.run(scene.studies, pod, attack, port, count=1000, bearer=bearer),
+        lambda: attacks.run(scene.studies, pod, attack, scene.door, count=1000, bearer=bearer),
         *("rate_limited", "overloaded"),
     )
     assert set(ended) <= {"200", "429", "refused", "milliseconds"}

@@ -1,5 +1,6 @@
 """docs/install.md and docs/operate.md as a platform engineer follows them: every command, as it stands there."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from e2e.release import Release
-from e2e.studies import eventually, show
+from e2e.studies import eventually, show, study, template
 from lab.binaries import binary
 from lab.cluster import Cluster
 from lab.helm import Helm
@@ -61,10 +62,12 @@ def test_every_command_of_the_page_on_operating_works(untouched: Cluster, helm: 
     release.kill(release.leader())  # so that there is a log of before
     eventually(lambda: "1" in release.kubectl("get", "pods", "-ojsonpath={..restartCount}"))
     release.leader()
-    untouched.kubectl("apply", "--namespace=team-a", "-f", str(ROOT / "examples" / "digits" / "study.yaml"))
-    untouched.kubectl("wait", "--namespace=team-a", "--for=create", "trial/digits-0002", "--timeout=120s")
-    pod = "--for=jsonpath={.status.containerStatuses[0].started}=true"
-    untouched.kubectl("wait", "--namespace=team-a", pod, "pod/digits-0002-1", "--timeout=120s")
+    digits = study(template(untouched, ["sleep", "1000"]), ["a"])
+    untouched.kubectl(
+        "apply", "--namespace=team-a", "-f", "-", input=json.dumps({**digits, "metadata": {"name": "digits"}})
+    )
+    for condition in ("create", "condition=Ready"):
+        untouched.kubectl("wait", "--namespace=team-a", f"--for={condition}", "pod/digits-0000-1", "--timeout=120s")
     show("the commands of docs operate.md", follow(commands("operate.md"), untouched, tmp_path))
     untouched.kubectl("delete", "study", "digits", "--namespace=team-a")
     release.uninstall()

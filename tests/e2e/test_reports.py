@@ -2,7 +2,7 @@
 
 import pytest
 
-from e2e.pushes import push, token
+from e2e.pushes import door_of, push, token
 from e2e.studies import CONFINED, UNPRIVILEGED, Manifest, Studies, python, study, template
 from lab.operator_process import OperatorProcess
 
@@ -76,7 +76,7 @@ def test_a_push_that_is_none_is_refused_and_counted(
     reported: Studies, shared_operator: OperatorProcess, body: str, status: int, result: str
 ) -> None:
     before = reported.metric("halvard_pushes_total", result=result)
-    assert push(shared_operator, token(reported, "search-0003-1"), body)[0] == status
+    assert push(door_of(shared_operator), token(reported, "search-0003-1"), body)[0] == status
     assert reported.metric("halvard_pushes_total", result=result) == before + 1
 
 
@@ -85,14 +85,14 @@ def test_a_strangers_token_is_refused_and_counted(reported: Studies, shared_oper
     spec = {"securityContext": UNPRIVILEGED, "containers": [{**container, "securityContext": CONFINED}]}
     reported.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger"}, "spec": spec})
     before = reported.metric("halvard_pushes_total", result="unauthorized")
-    status, answer = push(shared_operator, token(reported, "stranger"))
+    status, answer = push(door_of(shared_operator), token(reported, "stranger"))
     assert (status, answer["error"]) == (403, f"Pod {reported.namespace}/stranger runs no trial that is known here")
     assert reported.metric("halvard_pushes_total", result="unauthorized") == before + 1
 
 
 def test_a_token_for_somebody_else_is_refused(reported: Studies, shared_operator: OperatorProcess) -> None:
-    assert push(shared_operator, token(reported, "search-0003-1", "https://kubernetes.default.svc"))[0] == 401
-    assert push(shared_operator, "forged")[0] == 401
+    assert push(door_of(shared_operator), token(reported, "search-0003-1", "https://kubernetes.default.svc"))[0] == 401
+    assert push(door_of(shared_operator), "forged")[0] == 401
 
 
 def test_an_old_attempts_token_changes_nothing_and_is_counted(
@@ -100,7 +100,7 @@ def test_an_old_attempts_token_changes_nothing_and_is_counted(
 ) -> None:
     trial = reported.trial(3)
     before = reported.metric("halvard_pushes_total", result="superseded")
-    status, answer = push(shared_operator, token(reported, "search-0003-1"))
+    status, answer = push(door_of(shared_operator), token(reported, "search-0003-1"))
     assert (status, list(answer)) == (200, ["stop"])
     assert reported.metric("halvard_pushes_total", result="superseded") == before + 1
     assert reported.trial(3) == trial

@@ -70,8 +70,8 @@ def test_studies_run_on_while_the_release_is_upgraded_rolled_back_and_installed_
     said = release.install(chart=earlier)
     show("helm install", said + release.kubectl("get", "all"))
     assert (versions(release), "GPU-Hours" in columns(lab)) == (f"halvard-{EARLIER}", False)
-    studies, search = Studies(lab, namespace, release), random_search(lab)
-    studies.apply(search)
+    studies = Studies(lab, namespace, release)
+    studies.apply(random_search(lab, pace=2))
     studies.wait("pod/search-0001-1", "condition=PodScheduled")
     before = release.leader()
     release.upgrade("--set=podAnnotations.upgraded=yes")
@@ -90,7 +90,7 @@ def test_studies_run_on_while_the_release_is_upgraded_rolled_back_and_installed_
     }
     assert studies.get("study", "search")["status"]["state"] == "Running"
     release.install()
-    here = run_here(search, tmp_path)
+    here = run_here(random_search(lab), tmp_path)
     studies.wait_complete()
     there = studies.every("trials")
     assert results(there) == results(here)

@@ -156,10 +156,11 @@ class Cluster:
             self._start_services()
             for future in importing:
                 future.result()
-        for name, node in self.nodes.items():
-            node.start_kubelet(self.control_plane.kubeconfig_of(f"system:node:{name}"), certificate)
-        for name in self.nodes:
-            self._wait_node(name)
+        for node in self.nodes.values():
+            self._start_kubelet(node, certificate)
+        for node in self.nodes.values():
+            self._wait_registered(node, certificate)
+            self._wait_node(node.name)
         wait_for_services()
 
     def _client_certificate(self) -> Path:
@@ -200,8 +201,19 @@ class Cluster:
             process = subprocess.Popen([binary(program), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.controllers.append(process)
 
+    def _start_kubelet(self, node: Node, certificate: Path) -> None:
+        node.start_kubelet(self.control_plane.kubeconfig_of(f"system:node:{node.name}"), certificate)
+
+    def _wait_registered(self, node: Node, certificate: Path) -> None:
+        """Waits for the Node object. A kubelet that made none (seen once) says why, and is started once more."""
+        registered = ("wait", "--for=create", f"node/{node.name}", "--timeout=60s")
+        if self.kubectl(*registered, check=False).returncode:
+            print(f"the kubelet of {node.name} is started again; it said:\n{node.kubelet_log()}", file=sys.stderr)
+            node.kill_kubelet()
+            self._start_kubelet(node, certificate)
+            self.kubectl(*registered)
+
     def _wait_node(self, name: str) -> None:
-        self.kubectl("wait", "--for=create", f"node/{name}", "--timeout=60s")
         self.kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=60s")
         # ephemeral-storage: the kubelet reports none here, and Pods that ask for some would never fit
         amounts = {"nvidia.com/gpu": str(GPUS), "ephemeral-storage": "20Gi"}

@@ -85,6 +85,16 @@ class Node:
             f"--node-ip={self.address}",
         )
 
+    def kubelet_log(self) -> str:
+        """The end of what the kubelet has said."""
+        return (self.directory / "kubelet.log").read_text()[-4000:]
+
+    def kill_kubelet(self) -> None:
+        """Ends the kubelet, if it still runs; its containers run on."""
+        assert self.kubelet is not None
+        self.kubelet.kill()
+        self.kubelet.wait()
+
     def reap(self) -> None:
         """Waits for the ends of its processes, which somebody has killed."""
         for process in (self.containerd, self.kubelet):
