@@ -79,17 +79,20 @@ def check(namespace: str, image: str, timeout: float, kubeconfig: Path | None) -
 
 def long_seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
     """Returns a duration such as `12h` or `1h30m` in seconds."""
-    return None if text is None else _duration(text, "([0-9]+h)?([0-9]+m)?([0-9]+s)?", "90s, 30m or 1h30m")
+    from halvard.study import DURATION  # noqa: PLC0415  # it brings pydantic along
+
+    return None if text is None else _duration(text, DURATION, "90s, 30m or 1h30m")
 
 
 def share_or_seconds(_context: click.Context, _option: click.Parameter, text: str) -> Callable[[float], float]:
     """Returns what turns a whole into a share of it such as `6%`, or into a duration such as `30s` whatever it is."""
     from halvard.ending import duration_seconds  # noqa: PLC0415  # it brings pydantic along
+    from halvard.study import DURATION  # noqa: PLC0415
 
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?%", text):
         share = float(text.removesuffix("%")) / 100
         return lambda whole: share * whole
-    if re.fullmatch("(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?", text):
+    if text and re.fullmatch(DURATION, text):
         return lambda _whole: duration_seconds(text)
     raise click.BadParameter(f'"{text}" is neither a duration such as 30s nor a share such as 6%')
 

@@ -254,13 +254,14 @@ def pods(cache: Cache, studies: Iterable[Key], now: float) -> tuple[Metric, Metr
         "halvard_oldest_pending_pod_seconds", "Age of the oldest Pod without a node; 0: there is none.", labels=STUDY
     )
     for study in studies:
-        views = [item.value for item in cache.pods.of(study)]
+        by_phase: dict[Phase | None, list[PodView]] = defaultdict(list)
+        for item in cache.pods.of(study):
+            by_phase[phase_of(item.value)].append(item.value)
         for phase in get_args(Phase):
-            held = [view.gpus for view in views if phase_of(view) == phase]
-            count.add_metric([*study, phase], len(held))
-            gpus.add_metric([*study, phase], sum(held))
-        waiting = [now - view.created_at for view in views if phase_of(view) == "pending"]
-        oldest.add_metric(study, max([0.0, *waiting]))
+            views = by_phase[phase]
+            count.add_metric([*study, phase], len(views))
+            gpus.add_metric([*study, phase], sum(view.gpus for view in views))
+        oldest.add_metric(study, max([0.0, *(now - view.created_at for view in by_phase["pending"])]))
     return count, gpus, oldest
 
 

@@ -32,6 +32,7 @@ class Tuner:
         self._scheduler = make_scheduler(spec, lambda: self._proposal() is not None)
         self._legs: dict[int, Leg] = {}  # the latest of every trial
         self._tried: dict[int, Tried] = {}
+        self._proposed: tuple[Proposal | None] | None = None  # the sampler's last answer, while nothing new is known
         self._next = 0
         for trial in trials:
             decided = trial.spec
@@ -39,7 +40,7 @@ class Tuner:
             self._hold(Leg(trial.index, decided.parameters, decided.budget, decided.bracket, decided.decision, new))
             results = {result.budget: result.value for result in trial.status.rungs}
             failed = trial.status.state in ("Failed", "Stopped")
-            self._tried[trial.index] = Tried(decided.parameters, results, failed)
+            self._learn(trial.index, Tried(decided.parameters, results, failed))
             self._scheduler.fold(trial)
 
     @property
@@ -74,7 +75,7 @@ class Tuner:
         self._scheduler.record(index, budget, value)
         tried = self._tried[index]
         finite = value if value is not None and math.isfinite(value) else None
-        self._tried[index] = replace(tried, results={**tried.results, budget: finite})
+        self._learn(index, replace(tried, results={**tried.results, budget: finite}))
         return self._scheduler.explain(index, budget)
 
     def explain(self, index: int, budget: int) -> str:
@@ -84,7 +85,7 @@ class Tuner:
     def withdraw(self, index: int) -> None:
         """Never promotes a trial again, because it failed or was stopped; its results go on counting."""
         self._scheduler.withdraw(index)
-        self._tried[index] = replace(self._tried[index], failed=True)
+        self._learn(index, replace(self._tried[index], failed=True))
 
     def _promotion(self) -> Leg | None:
         promotion = self._scheduler.promote()
@@ -104,10 +105,16 @@ class Tuner:
         limit = self.spec.limits.trials
         if limit is not None and self._next >= limit:
             return None
-        return self._sampler.propose(self._next, self._tried)
+        if self._proposed is None:
+            self._proposed = (self._sampler.propose(self._next, self._tried),)
+        return self._proposed[0]
 
     def _hold(self, leg: Leg) -> None:
         self._legs[leg.index] = leg
         if leg.index not in self._tried:
-            self._tried[leg.index] = Tried(leg.parameters, results={}, failed=False)
+            self._learn(leg.index, Tried(leg.parameters, results={}, failed=False))
         self._next = max(self._next, leg.index + 1)
+
+    def _learn(self, index: int, tried: Tried) -> None:
+        self._tried[index] = tried
+        self._proposed = None
