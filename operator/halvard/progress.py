@@ -154,7 +154,7 @@ class Progress:
         objective = self.study.spec.objective
         if objective.target is None or value is None:
             return False
-        return value <= objective.target if objective.goal == "minimize" else value >= objective.target
+        return objective.sign * value <= objective.sign * objective.target
 
 
 def _awaits_decision(trial: Trial) -> bool:

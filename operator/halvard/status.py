@@ -36,7 +36,7 @@ def study_status(progress: Progress, now: float) -> StudyStatus:
 
 def best_trial(progress: Progress) -> BestTrial | None:
     """The best finite result of the highest rung that has one: values of different budgets do not compare."""
-    sign = 1 if progress.study.spec.objective.goal == "minimize" else -1
+    sign = progress.study.spec.objective.sign
     candidates = (
         (-result.budget, sign * result.value, trial.index)
         for trial in progress.trials.values()

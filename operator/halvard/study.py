@@ -28,12 +28,22 @@ Goal = Literal["minimize", "maximize"]
 Scale = Literal["linear", "log"]
 
 
+def sign_of(goal: Goal) -> int:
+    """Returns what to multiply values by so that less is better: 1, or -1 where more is."""
+    return 1 if goal == "minimize" else -1
+
+
 class Objective(Model):
     """What is to be optimised; the study ends early once a rung's result reaches `target`."""
 
     metric: Annotated[str, Field(min_length=1, max_length=128)]
     goal: Goal
     target: float | None = None
+
+    @property
+    def sign(self) -> int:
+        """What to multiply values by so that less is better."""
+        return sign_of(self.goal)
 
 
 class Range(Model):

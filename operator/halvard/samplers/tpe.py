@@ -39,7 +39,7 @@ class Tpe:
     def __init__(self, spec: StudySpec) -> None:
         """Takes the space, the goal and the seed of a study."""
         self._parameters = spec.parameters
-        self._sign = 1 if spec.objective.goal == "minimize" else -1
+        self._sign = spec.objective.sign
         self._needed = max(FEWEST, len(spec.parameters) + 3)
         self._seed = spec.seed
         self._random = Random(len(spec.parameters), spec.seed)

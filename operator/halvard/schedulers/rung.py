@@ -5,7 +5,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from halvard.study import Goal
+from halvard.study import Goal, sign_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Rung:
         """Begins without results."""
         self.budget = budget
         self.promoted = 0  # how many results went on
-        self._sign = 1 if goal == "minimize" else -1
+        self._sign = sign_of(goal)
         self._keys: dict[int, Key | None] = {}  # by trial index; None where the value is not finite
         self._ranked: list[Key] = []  # the finite ones, best first
         self._waiting: list[Key] = []  # a heap of the finite ones that were not promoted

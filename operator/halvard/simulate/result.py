@@ -101,5 +101,5 @@ class Simulation:
 
     def reached(self, value: float) -> Improvement | None:
         """Returns the first trial that finished the full budget with a value at least as good; None where none did."""
-        sign = 1 if self.study.spec.objective.goal == "minimize" else -1
+        sign = self.study.spec.objective.sign
         return next((i for i in self.improvements if sign * i.value <= sign * value), None)

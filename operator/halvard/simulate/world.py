@@ -257,8 +257,7 @@ class World:
         attempt.start, attempt.began = attempt.step, self._now
 
     def _finished(self, trial: int, value: float) -> None:
-        goal = self._study.spec.objective.goal
-        sign = 1 if goal == "minimize" else -1
+        goal, sign = self._study.spec.objective.goal, self._study.spec.objective.sign
         best = self._improvements[-1].value if self._improvements else sign * math.inf
         if math.isfinite(value) and sign * value < sign * best:
             running = sum(self._now - attempt.began for attempt in self._attempts.values())
