@@ -14,7 +14,7 @@ from halvard.faults import VANISHED
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import TEMPLATE_CHANGED, Live, Outcome, Progress
 from halvard.template import termination_grace
-from halvard.trial import RungResult, Trial, TrialSpec
+from halvard.trial import RungResult, Trial
 from halvard.tuner import Leg
 
 LOOK_AHEAD = 4  # attempts of a study that wait for a place to run in, however large its parallelism
@@ -105,9 +105,9 @@ class _Turn:
         if value is None or not trial.assigned or event.report.step < trial.spec.budget:
             self.progress.unsaved.note(trial.index, self.now + PROGRESS_DELAY)
             return
-        seconds = self._spend(live, event.at)
-        self._replace(lifecycle.completed_rung(trial, value, seconds, seconds * live.gpus, event.at))
-        self.progress.tuner.tell(trial.index, trial.spec.budget, lifecycle.finite(value))
+        seconds = round(self._spend(live, event.at), 3)  # as it is stored, so that a fold learns the same
+        order = self.progress.tuner.tell(trial.index, event.report.step, lifecycle.finite(value), seconds).order
+        self._replace(lifecycle.completed_rung(trial, value, seconds, seconds * live.gpus, event.at, order=order))
         self.progress.assigned.discard(trial.index)
         self.progress.awaiting.add(trial.index)
         if self.progress.hits_target(lifecycle.finite(value)):
@@ -136,8 +136,7 @@ class _Turn:
             self._announce("LegRunsAgain", f"{trial.name}: {lifecycle.describe(event.fault)}", warning=True)
 
     def _fail(self, trial: Trial, message: str) -> None:
-        self._save(lifecycle.ended(trial, "Failed", message))
-        self.progress.tuner.withdraw(trial.index)
+        self._save(lifecycle.ended(trial, "Failed", message, order=self.progress.tuner.withdraw(trial.index)))
         self.progress.assigned.discard(trial.index)
         self.progress.failed += 1
         self._announce("TrialFailed", f"{trial.name}: {message}", warning=True)
@@ -192,18 +191,11 @@ class _Turn:
         """Store a decision of the tuner: a new trial, or a higher budget for one that has a result."""
         known = self.progress.trials.get(leg.index)
         if known is None:
-            spec = TrialSpec(
-                index=leg.index,
-                bracket=leg.bracket,
-                budget=leg.budget,
-                parameters=leg.parameters,
-                decision=leg.decision,
-            )
-            trial = self._replace(lifecycle.new_trial(self.progress.study.name, spec))
+            trial = self._replace(lifecycle.new_trial(self.progress.study.name, leg.trial_spec()))
             self.actions.append(CreateTrial(trial))
         else:
             hot = leg.index in self.progress.live
-            trial = self._replace(lifecycle.promoted(known, leg.budget, leg.decision))
+            trial = self._replace(lifecycle.promoted(known, leg.trial_spec()))
             self.actions.append(SaveSpec(trial, hot=hot))
             if not hot:
                 self._await_pod(trial)
@@ -272,8 +264,8 @@ class _Turn:
                 seconds = self._spend(live, self.now)
                 trial = lifecycle.lost(trial, seconds, seconds * live.gpus)
                 self._stop(trial, outcome.reason)
-            self._save(lifecycle.ended(trial, "Stopped", f"the study ended: {outcome.message}"))
-            self.progress.tuner.withdraw(index)
+            order = self.progress.tuner.withdraw(index)
+            self._save(lifecycle.ended(trial, "Stopped", f"the study ended: {outcome.message}", order=order))
         self.progress.assigned.clear()
         self._announce(outcome.reason, outcome.message, warning=outcome.condition == "Failed")
 

@@ -34,8 +34,10 @@ def reported(trial: Trial, report: Report, objective: str) -> Trial:
     return _with_status(trial, state="Running", message="", step=report.step, curve=curve, checkpoint=checkpoint)
 
 
-def completed_rung(trial: Trial, value: float, seconds: float, gpu_seconds: float, at: float) -> Trial:
-    """It has a result at its budget: now it waits for the decision on it."""
+def completed_rung(
+    trial: Trial, value: float, seconds: float, gpu_seconds: float, at: float, *, order: int = 0
+) -> Trial:
+    """It has a result at its budget: now it waits for the decision on it. `order`: the result's place in the study."""
     result = RungResult(
         budget=trial.spec.budget,
         value=finite(value),
@@ -44,13 +46,17 @@ def completed_rung(trial: Trial, value: float, seconds: float, gpu_seconds: floa
         seconds=round(seconds, 3),
         gpu_seconds=round(gpu_seconds, 3),
         at=datetime.fromtimestamp(at, UTC),
+        order=order,
+        decided=trial.spec.order,
+        decision=trial.spec.decision,
+        control=trial.spec.control,
     )
     return _with_status(trial, rungs=(*trial.status.rungs, result))
 
 
-def promoted(trial: Trial, budget: int, decision: str) -> Trial:
+def promoted(trial: Trial, decided: TrialSpec) -> Trial:
     """It may train on, up to a higher budget."""
-    return trial.model_copy(update={"spec": trial.spec.model_copy(update={"budget": budget, "decision": decision})})
+    return trial.model_copy(update={"spec": decided})
 
 
 def waiting(trial: Trial) -> Trial:
@@ -74,9 +80,9 @@ def requeued(trial: Trial, message: str, *, fault: bool) -> Trial:
     )
 
 
-def ended(trial: Trial, state: TrialState, message: str) -> Trial:
-    """It is over: `state` is one of Complete, Stopped, Failed."""
-    return _with_status(trial, state=state, message=message)
+def ended(trial: Trial, state: TrialState, message: str, *, order: int = 0) -> Trial:
+    """It is over: `state` is one of Complete, Stopped, Failed. `order`: the place of that in the study."""
+    return _with_status(trial, state=state, message=message, order=order)
 
 
 def lost(trial: Trial, seconds: float, gpu_seconds: float) -> Trial:

@@ -6,11 +6,14 @@ from typing import Annotated
 from pydantic import Field
 
 from halvard.invalid import Check, rule
-from halvard.ladder import rungs
+from halvard.ladder import rungs, rungs_from_the_top
 from halvard.model import LARGEST, Model
 
 MOST_RUNGS = 54
 """No ladder has more: from 1 by 2 to the largest budget."""
+
+MOST_REPORTS = 200
+"""So many of a trial's reports are kept where every one decides: `median` and `patience`."""
 
 
 class Ladder(Model):
@@ -25,15 +28,26 @@ class Asha(Ladder):
     """Asynchronous successive halving (Li et al., MLSys 2020): budgets minBudget * reductionFactor^k, capped."""
 
     brackets: Annotated[int, Field(ge=1, le=MOST_RUNGS)] = 1
+    grace: Annotated[int, Field(ge=1, le=LARGEST)] = 1
+    control: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
     @rule("maxBudget must be greater than minBudget", field="maxBudget")
     def _is_a_ladder(self) -> bool:
         return self.max_budget > self.min_budget
 
+    @rule("grace must be no more than maxBudget", field="grace")
+    def _grace_ends(self) -> bool:
+        return self.grace <= self.max_budget
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The budgets of all rungs, the lowest first."""
+        return rungs(self.min_budget, self.max_budget, self.reduction_factor)
+
     @Check
     def _brackets_have_a_rung_each(self) -> Iterator[tuple[str, str]]:
         if self.max_budget > self.min_budget:
-            budgets = rungs(self.min_budget, self.max_budget, self.reduction_factor)
+            budgets = self.budgets
             if self.brackets > len(budgets):
                 ladder = ", ".join(map(str, budgets))
                 yield "brackets", f"{self.brackets} must be no more than there are rungs, {len(budgets)}: {ladder}"
@@ -46,11 +60,62 @@ class Hyperband(Ladder):
     def _has_two_rungs(self) -> bool:
         return self.max_budget >= self.min_budget * self.reduction_factor
 
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The budgets of all rungs, the lowest first."""
+        return rungs_from_the_top(self.min_budget, self.max_budget, self.reduction_factor)
+
+
+class Adaptive(Ladder):
+    """ASHA's ladder, on which those go on whose predicted final value promises most for its cost."""
+
+    @rule("maxBudget must be greater than minBudget", field="maxBudget")
+    def _is_a_ladder(self) -> bool:
+        return self.max_budget > self.min_budget
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The budgets of all rungs, the lowest first."""
+        return rungs(self.min_budget, self.max_budget, self.reduction_factor)
+
 
 class FullBudget(Model):
     """Every trial trains to the full budget at once."""
 
     budget: Annotated[int, Field(ge=1, le=LARGEST)]
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The only rung."""
+        return (self.budget,)
+
+
+class Stopping(FullBudget):
+    """Every trial sets out for the full budget; each report from `grace` on, `interval` apart, may be its last."""
+
+    grace: Annotated[int, Field(ge=1, le=LARGEST)] = 1
+    interval: Annotated[int, Field(ge=1, le=LARGEST)] = 1
+
+    @rule("grace must be no more than budget", field="grace")
+    def _grace_ends(self) -> bool:
+        return self.grace <= self.budget
+
+    @rule(f"interval must be at least budget / {MOST_REPORTS}: no more reports of a trial are kept", field="interval")
+    def _reports_can_be_kept(self) -> bool:
+        return self.budget <= MOST_REPORTS * self.interval
+
+
+class Median(Stopping):
+    """Stops what is worse than the median of the other trials at the same step (Golovin et al., KDD 2017)."""
+
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 4
+
+
+class Patience(Stopping):
+    """Stops what has not improved by more than `min_delta` for `patience` units of budget."""
+
+    patience: Annotated[int, Field(ge=1, le=LARGEST)]
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Scheduler(Model):
@@ -58,8 +123,23 @@ class Scheduler(Model):
 
     asha: Asha | None = None
     hyperband: Hyperband | None = None
+    adaptive: Adaptive | None = None
+    median: Median | None = None
+    patience: Patience | None = None
     none: FullBudget | None = None
 
-    @rule("exactly one of asha, hyperband and none must be set")
+    @rule("exactly one of asha, hyperband, adaptive, median, patience and none must be set")
     def _one_scheduler(self) -> bool:
-        return sum(kind is not None for kind in (self.asha, self.hyperband, self.none)) == 1
+        return sum(kind is not None for kind in self._kinds) == 1
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The budgets of all rungs, the lowest first; raises ValueError where no scheduler is set."""
+        for kind in self._kinds:
+            if kind is not None:
+                return kind.budgets
+        raise ValueError("spec.scheduler names no scheduler")
+
+    @property
+    def _kinds(self) -> tuple[Asha | Hyperband | Adaptive | FullBudget | None, ...]:
+        return self.asha, self.hyperband, self.adaptive, self.median, self.patience, self.none

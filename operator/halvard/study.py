@@ -124,17 +124,38 @@ class TpeSampler(Model):
     """Learns where good trials lie: the Tree-structured Parzen Estimator (Bergstra et al., NeurIPS 2011)."""
 
 
+class BohbSampler(Model):
+    """The model of BOHB (Falkner et al., ICML 2018): Parzen estimators of good and bad trials, with its constants."""
+
+
+class GpSampler(Model):
+    """A Gaussian process of the results; `acquisition` says what it looks for.
+
+    Expected improvement, an upper confidence bound, or the probability of improvement.
+    """
+
+    acquisition: Literal["ei", "ucb", "pi"] = "ei"
+
+
+class AutoSampler(Model):
+    """Predicts the final value from everything that is known, and random where that is no help."""
+
+
 class Sampler(Model):
     """Picks parameters: exactly one of the fields."""
 
+    auto: AutoSampler | None = None
     random: RandomSampler | None = None
     sobol: SobolSampler | None = None
     grid: GridSampler | None = None
     tpe: TpeSampler | None = None
+    bohb: BohbSampler | None = None
+    gp: GpSampler | None = None
 
-    @rule("exactly one of random, sobol, grid and tpe must be set")
+    @rule("exactly one of auto, random, sobol, grid, tpe, bohb and gp must be set")
     def _one_sampler(self) -> bool:
-        return sum(sampler is not None for sampler in (self.random, self.sobol, self.grid, self.tpe)) == 1
+        kinds = (self.auto, self.random, self.sobol, self.grid, self.tpe, self.bohb, self.gp)
+        return sum(kind is not None for kind in kinds) == 1
 
 
 class Limits(Model):

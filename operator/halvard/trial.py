@@ -20,7 +20,8 @@ class RungResult(Model):
     """The objective at one rung; `value` is None where it was not finite.
 
     `step` is where it was reported (at or beyond `budget`), `attempt` who reported it, `seconds` and `gpuSeconds` the
-    time since the rung below.
+    time since the rung below. `order` is its place among all decisions and results of the study; `decided`, `decision`
+    and `control` are those of the leg that brought it.
     """
 
     budget: int
@@ -30,6 +31,10 @@ class RungResult(Model):
     seconds: float
     gpu_seconds: float = 0.0
     at: datetime
+    order: int = 0
+    decided: int = 0
+    decision: str = ""
+    control: bool = False
 
 
 class SavedCheckpoint(Model):
@@ -59,17 +64,26 @@ class Lost(Model):
 
 
 class TrialSpec(Model):
-    """What was decided: the configuration, and how far it may train in total; a promotion raises that budget."""
+    """What was decided: the configuration, and how far it may train in total; a promotion raises that budget.
+
+    `order` is the place of the latest decision among all decisions and results of the study, from 1. `control`: it was
+    not due, but drawn at random.
+    """
 
     index: Annotated[int, Field(ge=0)]
     bracket: Annotated[int, Field(ge=0)] = 0
     budget: Annotated[int, Field(ge=1)]
     parameters: Mapping[str, Value]
     decision: str = ""
+    order: int = 0
+    control: bool = False
 
 
 class TrialStatus(Model):
-    """What came of it. Only the Pod that carries the number `attempt` is believed; a pause already raises it."""
+    """What came of it. Only the Pod that carries the number `attempt` is believed; a pause already raises it.
+
+    `order` is the place of its failing or stopping among all decisions and results of the study.
+    """
 
     state: TrialState = "Pending"
     message: str = ""
@@ -80,6 +94,7 @@ class TrialStatus(Model):
     curve: tuple[CurvePoint, ...] = ()
     faults: int = 0
     lost: Lost = Lost()
+    order: int = 0
 
 
 class Trial(Model):

@@ -4,44 +4,111 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from halvard.samplers import Proposal, Tried, make_sampler
+from halvard.forecast.forecaster import Forecaster
+from halvard.samplers import Proposal, Sampler, make_sampler
 from halvard.schedulers import make_scheduler
 from halvard.study import StudySpec, Value
-from halvard.trial import Trial
+from halvard.trial import Trial, TrialSpec
+from halvard.tried import Tried
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """A decision: this trial is to train until `budget` in total. `new`: its first leg; `decision`: why, for people."""
+    """A decision: this trial, trained until `start` so far, is to train until `budget` in total.
+
+    `decision`: why, for people; `control`: it was not due, but drawn at random. `order` is the decision's place among
+    all decisions, results and withdrawals of the study, from 1.
+    """
 
     index: int
     parameters: Mapping[str, Value]
+    start: int
     budget: int
     bracket: int
     decision: str
-    new: bool
+    order: int
+    control: bool = False
+
+    @property
+    def new(self) -> bool:
+        """Whether it is the trial's first."""
+        return self.start == 0
+
+    def trial_spec(self) -> TrialSpec:
+        """Returns the decision as it is stored."""
+        return TrialSpec(
+            index=self.index,
+            bracket=self.bracket,
+            budget=self.budget,
+            parameters=self.parameters,
+            decision=self.decision,
+            order=self.order,
+            control=self.control,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What follows from a report.
+
+    `leg_over`: it is the result of the leg; what the trial does next is for `ask` to say. `stop`: the trial is to end
+    now, for good. `why`: where it stands, for people. `order`: the result's place in the study, 0 where it is none.
+    """
+
+    leg_over: bool
+    stop: bool
+    why: str
+    order: int
+
+
+GOES_ON = Answer(leg_over=False, stop=False, why="", order=0)
 
 
 class Tuner:
-    """Ask for legs, tell their results. `spec` may be replaced by one with other limits; the search stays as it was."""
+    """Ask for legs, tell their reports. `spec` may be replaced by one with other limits; the search stays as it was."""
 
-    def __init__(self, spec: StudySpec, trials: Iterable[Trial] = ()) -> None:
-        """Folds the stored trials, in any order; raises ValueError where they do not fit the study."""
+    def __init__(self, spec: StudySpec, trials: Iterable[Trial] = (), sampler: Sampler | None = None) -> None:
+        """Folds the stored trials, in any order; raises ValueError where they do not fit the study.
+
+        `sampler` takes the place of the one that the study names.
+        """
         self.spec = spec
-        self._sampler = make_sampler(spec)
-        self._scheduler = make_scheduler(spec, lambda: self._proposal() is not None)
+        self._forecaster = Forecaster(spec)
+        self._sampler = sampler or make_sampler(spec, self._forecaster)
+        self._scheduler = make_scheduler(spec, lambda: self._proposal() is not None, self._forecaster)
         self._legs: dict[int, Leg] = {}  # the latest of every trial
         self._tried: dict[int, Tried] = {}
         self._proposed: tuple[Proposal | None] | None = None  # the sampler's last answer, while nothing new is known
         self._next = 0
+        self._order = 0  # of the last thing that happened
         for trial in trials:
-            decided = trial.spec
-            new = not trial.status.rungs
-            self._hold(Leg(trial.index, decided.parameters, decided.budget, decided.bracket, decided.decision, new))
-            results = {result.budget: result.value for result in trial.status.rungs}
-            failed = trial.status.state in ("Failed", "Stopped")
-            self._learn(trial.index, Tried(decided.parameters, results, failed))
-            self._scheduler.fold(trial)
+            self._fold(trial)
+
+    def _fold(self, trial: Trial) -> None:
+        spec, status = trial.spec, trial.status
+        start = max((result.budget for result in status.rungs if result.budget < spec.budget), default=0)
+        self._hold(
+            Leg(
+                index=spec.index,
+                parameters=spec.parameters,
+                start=start,
+                budget=spec.budget,
+                bracket=spec.bracket,
+                decision=spec.decision,
+                order=spec.order,
+                control=spec.control,
+            )
+        )
+        tried = Tried(
+            spec.parameters,
+            results={result.budget: result.value for result in status.rungs},
+            failed=status.state in ("Failed", "Stopped"),
+            seconds={result.budget: result.seconds for result in status.rungs},
+            orders={result.budget: result.order for result in status.rungs},
+        )
+        self._learn(trial.index, tried)
+        self._scheduler.fold(trial)
+        self._order = max(self._order, spec.order, status.order, *tried.orders.values())
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -63,42 +130,73 @@ class Tuner:
             self._hold(leg)
         return leg
 
-    def tell(self, index: int, budget: int, value: float | None) -> str:
-        """Records the result of a leg (None: not finite) and returns where it stands, as a sentence.
+    def tell(self, index: int, step: int, value: float | None, seconds: float = 0.0) -> Answer:
+        """Takes in a report of the trial's latest leg (None: not finite) and returns what follows from it.
 
-        Raises ValueError where the trial's latest leg is not one until `budget`, or its result is known.
+        `seconds`: what the leg took, if known; it counts with the leg's result. Raises ValueError where the trial does
+        not exist, or the result of its leg is known already.
         """
-        leg = self._legs.get(index)
-        if leg is None or leg.budget != budget:
-            assigned = "does not exist" if leg is None else f"trains until {leg.budget}"
-            raise ValueError(f"no result at budget {budget} can come from trial {index}: it {assigned}")
-        self._scheduler.record(index, budget, value)
-        tried = self._tried[index]
+        leg, tried = self._legs.get(index), self._tried.get(index)
+        if leg is None or tried is None:
+            raise ValueError(f"no report can come from trial {index}: it does not exist")
+        if leg.budget in tried.results:
+            raise ValueError(f"trial {index} already has a result at rung {leg.budget}")
+        if step < leg.budget:
+            stop = self._scheduler.report(index, step, value)
+            return GOES_ON if stop is None else replace(GOES_ON, stop=True, why=stop)
+        order, budget = self._tick(), leg.budget
         finite = value if value is not None and math.isfinite(value) else None
-        self._learn(index, replace(tried, results={**tried.results, budget: finite}))
-        return self._scheduler.explain(index, budget)
+        learnt = replace(
+            tried,
+            results={**tried.results, budget: finite},
+            seconds={**tried.seconds, budget: seconds},
+            orders={**tried.orders, budget: order},
+        )
+        self._learn(index, learnt)
+        self._scheduler.record(index, budget, finite)
+        return Answer(leg_over=True, stop=False, why=self._scheduler.explain(index, budget), order=order)
 
     def explain(self, index: int, budget: int) -> str:
         """Returns where a result that was told stands by now, as a sentence."""
         return self._scheduler.explain(index, budget)
 
-    def withdraw(self, index: int) -> None:
-        """Never promotes a trial again, because it failed or was stopped; its results go on counting."""
+    def withdraw(self, index: int) -> int:
+        """Never promotes a trial again, because it failed or was stopped; its results go on counting.
+
+        Returns the place of this in the study.
+        """
         self._scheduler.withdraw(index)
         self._learn(index, replace(self._tried[index], failed=True))
+        return self._tick()
 
     def _promotion(self) -> Leg | None:
         promotion = self._scheduler.promote()
         if promotion is None:
             return None
-        return replace(self._legs[promotion.index], budget=promotion.budget, decision=promotion.why, new=False)
+        leg = self._legs[promotion.index]
+        return replace(
+            leg,
+            start=leg.budget,
+            budget=promotion.budget,
+            decision=promotion.why,
+            control=promotion.control,
+            order=self._tick(),
+        )
 
     def _new_trial(self) -> Leg | None:
         proposal = self._proposal()
         if proposal is None:
             return None
         bracket, budget = self._scheduler.start(self._next)
-        return Leg(self._next, proposal.parameters, budget, bracket, decision=proposal.why, new=True)
+        return Leg(
+            index=self._next,
+            parameters=proposal.parameters,
+            start=0,
+            budget=budget,
+            bracket=bracket,
+            decision=proposal.why,
+            order=self._tick(),
+        )
 
     def _proposal(self) -> Proposal | None:
         """What the next new trial is to try; None where there can be none."""
@@ -117,4 +215,9 @@ class Tuner:
 
     def _learn(self, index: int, tried: Tried) -> None:
         self._tried[index] = tried
+        self._forecaster.learn(index, tried)
         self._proposed = None
+
+    def _tick(self) -> int:
+        self._order += 1
+        return self._order

@@ -125,7 +125,8 @@ def test_the_stored_study_shows_the_defaults_it_runs_with(apply: Apply) -> None:
     stored = apply(spec=spec())["spec"]
 
     assert stored["sampler"] == {"random": {}}
-    assert stored["scheduler"] == {"asha": {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3, "brackets": 1}}
+    ladder = {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3}
+    assert stored["scheduler"] == {"asha": {**ladder, "brackets": 1, "grace": 1, "control": 0}}
     assert stored["limits"] == {"trials": 3, "failedTrials": 20}
     assert (stored["parallelism"], stored["seed"], stored["suspend"]) == (1, 0, False)
 

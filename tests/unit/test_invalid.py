@@ -52,7 +52,7 @@ def test_rules_that_span_fields_are_all_told_at_once() -> None:
         ("spec.parameters[0].float", "min must be less than max"),
         ("spec.parameters[0].float.step", "step cannot be combined with scale log: leave one of them out"),
         ("spec.parameters[0].float.step", "step must be no larger than max - min"),
-        ("spec.sampler", "exactly one of random, sobol, grid and tpe must be set"),
+        ("spec.sampler", "exactly one of auto, random, sobol, grid, tpe, bohb and gp must be set"),
         ("spec.limits", "at least one of trials, gpuHours and duration must be set, or the study never ends"),
     ]
 

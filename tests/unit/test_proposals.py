@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from halvard.samplers import Proposal, Tried, make_sampler
+from halvard.samplers import Proposal, make_sampler
 from halvard.study import StudySpec, Value
+from halvard.tried import Tried
 
 FINITE: list[dict[str, Any]] = [
     {"name": "optimizer", "choice": ["sgd", "adamw"]},

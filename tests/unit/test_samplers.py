@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from halvard import study
-from halvard.samplers import Sampler, Tried, make_sampler
+from halvard.samplers import Sampler, make_sampler
 from halvard.study import StudySpec, Value
+from halvard.tried import Tried
 
 AXES: list[dict[str, Any]] = [
     {"name": "lr", "float": {"min": 1e-5, "max": 0.1, "scale": "log"}},
@@ -131,5 +132,5 @@ def test_an_exhausted_grid_is_not_walked_again_at_every_question() -> None:
 
 def test_no_sampler_is_refused() -> None:
     nothing = study_spec(AXES, "random").model_copy(update={"sampler": study.Sampler()})
-    with pytest.raises(ValueError, match=r"spec\.sampler needs one of random, sobol, grid and tpe"):
+    with pytest.raises(ValueError, match=r"spec\.sampler names no sampler"):
         make_sampler(nothing)

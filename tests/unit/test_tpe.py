@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halvard.samplers import Proposal, Sampler, Tried, make_sampler
+from halvard.samplers import Proposal, Sampler, make_sampler
 from halvard.samplers.parzen import Parzen
 from halvard.study import StudySpec, Value
+from halvard.tried import Tried
 
 Objective = Callable[[Mapping[str, Value]], float]
 

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from halvard import lifecycle
+from halvard.lifecycle import new_trial
 from halvard.study import StudySpec, Value
 from halvard.trial import RungResult, Trial, TrialSpec, TrialState, TrialStatus
-from halvard.tuner import Leg, Tuner
+from halvard.tuner import GOES_ON, Answer, Leg, Tuner
 
 AXES = [
     {"name": "lr", "float": {"min": 1e-5, "max": 0.1, "scale": "log"}},
@@ -75,25 +77,30 @@ def test_a_promotion_keeps_the_parameters_and_says_why() -> None:
     for leg, value in zip(legs, [0.6, 0.44, 0.5], strict=True):
         tuner.tell(leg.index, 1, value)
     why = "promoted: value 0.44 is place 1 of 3 at rung 1; the best goes on (cut-off 0.44)"
-    assert ask(tuner) == Leg(1, legs[1].parameters, budget=3, bracket=0, decision=why, new=False)
+    assert ask(tuner) == Leg(1, legs[1].parameters, start=1, budget=3, bracket=0, decision=why, order=7)
     assert (ask(tuner).index, ask(tuner).index) == (3, 4)
 
 
 def test_telling_answers_where_the_result_stands() -> None:
     tuner = Tuner(study_spec())
-    assert tuner.tell(ask(tuner).index, 1, 0.5) == "value 0.5 is place 1 of 1 at rung 1; none goes on yet"
-    assert tuner.tell(ask(tuner).index, 1, None) == "value not finite, the last of 2 at rung 1; it never goes on"
+    why = "value 0.5 is place 1 of 1 at rung 1; none goes on yet"
+    assert tuner.tell(ask(tuner).index, 1, 0.5) == Answer(leg_over=True, stop=False, why=why, order=2)
+    why = "value not finite, the last of 2 at rung 1; it never goes on"
+    assert tuner.tell(ask(tuner).index, 1, None) == Answer(leg_over=True, stop=False, why=why, order=4)
     tuner.tell(ask(tuner).index, 1, 0.4)
     assert tuner.explain(0, 1) == "value 0.5 is place 2 of 3 at rung 1; the best goes on (cut-off 0.4)"
 
 
-def test_a_result_for_another_budget_than_the_one_given_is_refused() -> None:
-    tuner = Tuner(study_spec())
+def test_reports_below_the_budget_decide_nothing() -> None:
+    tuner = Tuner(study_spec(scheduler={"none": {"budget": 9}}))
     ask(tuner)
-    with pytest.raises(ValueError, match="no result at budget 3 can come from trial 0: it trains until 1"):
-        tuner.tell(0, 3, 0.5)
-    with pytest.raises(ValueError, match="no result at budget 1 can come from trial 5: it does not exist"):
-        tuner.tell(5, 1, 0.5)
+    assert [tuner.tell(0, step, 0.5) for step in (1, 8)] == [GOES_ON, GOES_ON]
+    assert tuner.tell(0, 10, 0.4).why == "value 0.4 is place 1 of 1 at rung 9, the highest"
+
+
+def test_a_report_of_a_trial_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="no report can come from trial 5: it does not exist"):
+        Tuner(study_spec()).tell(5, 1, 0.5)
 
 
 def test_a_result_told_twice_is_refused() -> None:
@@ -205,22 +212,15 @@ class Store:
 
     def decide(self, leg: Leg) -> None:
         known = self.trials.get(leg.index)
-        results = {r.budget: r.value for r in known.status.rungs} if known else {}
-        self.trials[leg.index] = trial(leg.index, leg.budget, results, "Running", leg.parameters, bracket=leg.bracket)
+        decided = lifecycle.promoted(known, leg.trial_spec()) if known else new_trial("study", leg.trial_spec())
+        self.trials[leg.index] = lifecycle.started(decided)
 
-    def result(self, index: int, value: float) -> None:
-        known = self.trials[index]
-        results = {r.budget: r.value for r in known.status.rungs}
-        results[known.spec.budget] = value if math.isfinite(value) else None
-        decided = known.spec
-        self.trials[index] = trial(
-            index, decided.budget, results, parameters=decided.parameters, bracket=decided.bracket
-        )
+    def result(self, index: int, value: float, seconds: float, order: int) -> None:
+        trial = lifecycle.completed_rung(self.trials[index], value, seconds, 0.0, at=0.0, order=order)
+        self.trials[index] = lifecycle.paused(trial, "paused")
 
-    def fail(self, index: int) -> None:
-        known = self.trials[index]
-        status = known.status.model_copy(update={"state": "Failed"})
-        self.trials[index] = known.model_copy(update={"status": status})
+    def fail(self, index: int, order: int) -> None:
+        self.trials[index] = lifecycle.ended(self.trials[index], "Failed", "failed", order=order)
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ specs = st.sampled_from(
 )
 
 
-def take(step: Step, tuner: Tuner, store: Store) -> Leg | str | None:
+def take(step: Step, tuner: Tuner, store: Store) -> Leg | Answer | None:
     """Lets one thing happen to the tuner and the store alike; returns what the tuner said."""
     unfinished = [t.index for t in store.trials.values() if not t.finished]
     running = [t.index for t in store.trials.values() if t.assigned]
@@ -269,17 +269,17 @@ def take(step: Step, tuner: Tuner, store: Store) -> Leg | str | None:
         return leg
     if step.kind == "tell" and running:
         index = running[step.which % len(running)]
-        answer = tuner.tell(index, store.trials[index].spec.budget, step.value)
-        store.result(index, step.value)
+        seconds = 1.0 + step.which % 7
+        answer = tuner.tell(index, store.trials[index].spec.budget, step.value, seconds)
+        store.result(index, step.value, seconds, answer.order)
         return answer
     if step.kind == "fail" and unfinished:
         index = unfinished[step.which % len(unfinished)]
-        tuner.withdraw(index)
-        store.fail(index)
+        store.fail(index, tuner.withdraw(index))
     return None
 
 
-def run(history: Iterable[Step], tuner: Tuner, store: Store) -> list[Leg | str | None]:
+def run(history: Iterable[Step], tuner: Tuner, store: Store) -> list[Leg | Answer | None]:
     return [take(step, tuner, store) for step in history]
 
 

@@ -1,18 +1,26 @@
 """Samplers pick the parameters of a new trial."""
 
+from halvard.forecast.forecaster import Forecaster
+from halvard.samplers.auto import Auto
+from halvard.samplers.bohb import Bohb
 from halvard.samplers.cube import CubeSampler
+from halvard.samplers.gp import Gp
 from halvard.samplers.grid import Grid
+from halvard.samplers.model_based import ModelBased
 from halvard.samplers.random import Random
-from halvard.samplers.sampler import Proposal, Sampler, Tried
+from halvard.samplers.sampler import Proposal, Sampler
 from halvard.samplers.sobol import Sobol
 from halvard.samplers.tpe import Tpe
 from halvard.study import StudySpec
 
-__all__ = ["Proposal", "Sampler", "Tried", "make_sampler"]
+__all__ = ["Proposal", "Sampler", "make_sampler"]
 
 
-def make_sampler(spec: StudySpec) -> Sampler:
-    """Returns the study's sampler; raises ValueError where `spec.sampler` names none."""
+def make_sampler(spec: StudySpec, forecaster: Forecaster | None = None) -> Sampler:
+    """Returns the study's sampler, which shares `forecaster` with whoever has it too.
+
+    Raises ValueError where `spec.sampler` names none.
+    """
     if spec.sampler.grid is not None:
         return Grid(spec)
     if spec.sampler.random is not None:
@@ -20,5 +28,11 @@ def make_sampler(spec: StudySpec) -> Sampler:
     if spec.sampler.sobol is not None:
         return CubeSampler(spec, Sobol(len(spec.parameters), spec.seed))
     if spec.sampler.tpe is not None:
-        return CubeSampler(spec, Tpe(spec))
-    raise ValueError("spec.sampler needs one of random, sobol, grid and tpe")
+        return CubeSampler(spec, ModelBased(spec, Tpe(spec)))
+    if spec.sampler.auto is not None:
+        return CubeSampler(spec, Auto(spec, forecaster or Forecaster(spec)))
+    if spec.sampler.bohb is not None:
+        return CubeSampler(spec, ModelBased(spec, Bohb(spec)))
+    if spec.sampler.gp is not None:
+        return CubeSampler(spec, ModelBased(spec, Gp(spec)))
+    raise ValueError("spec.sampler names no sampler")

@@ -4,9 +4,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from halvard.samplers.sampler import Proposal, Tried
+from halvard.samplers.sampler import Proposal
 from halvard.space import combinations, decode, equal, value_at
 from halvard.study import StudySpec, Value
+from halvard.tried import Tried
 
 REDRAWS = 64
 

@@ -1,22 +1,28 @@
 """What a model-based sampler can learn from: the results of one rung, the best first."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from halvard.samplers.sampler import Tried
 from halvard.study import Value
+from halvard.tried import Tried
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """The trials with a finite result at `rung`, the best first, and those that count as worse than all of them.
 
-    `hopeless`: they failed, or had a result that was not finite; `pending`: they have no result yet.
+    `values`: the results of the ranked ones, less being better; `hopeless`: they failed, or had a result that was not
+    finite; `pending`: they have no result yet.
     """
 
     rung: int
     ranked: list[Mapping[str, Value]]
+    values: list[float]
     hopeless: list[Mapping[str, Value]]
     pending: list[Mapping[str, Value]]
 
@@ -41,6 +47,12 @@ def gather(tried: Mapping[int, Tried], needed: int, sign: int) -> Evidence | str
     return Evidence(
         rung=rung,
         ranked=[tried[index].parameters for _, index in scores],
+        values=[value for value, _ in scores],
         hopeless=[tried[index].parameters for index in others if index not in sound],
         pending=[tried[index].parameters for index in others if index in sound and not tried[index].results],
     )
+
+
+def thinned(items: Sequence[T], most: int) -> Sequence[T]:
+    """Returns at most that many of the items, evenly spread."""
+    return items[:: math.ceil(len(items) / most)] if items else items

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from halvard.samplers.sampler import Proposal, Tried
+from halvard.samplers.sampler import Proposal
 from halvard.space import combinations, equal
 from halvard.study import StudySpec, Value
+from halvard.tried import Tried
 
 
 class Grid:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from halvard.samplers.cube import Draw
-from halvard.samplers.sampler import NEW, Tried
-from halvard.samplers.seeded import generator
+from halvard.samplers.sampler import NEW
+from halvard.seeded import generator
+from halvard.tried import Tried
 
 
 class Random:

@@ -5,20 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from halvard.study import Value
+from halvard.tried import Tried
 
 NEW = "new trial"
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One trial: its results by budget, in the user's own sign and None where not finite; pending while it has none.
-
-    `failed`: nothing more will come of it, because it failed or was stopped.
-    """
-
-    parameters: Mapping[str, Value]
-    results: Mapping[int, float | None]
-    failed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from halvard.samplers.cube import Draw
 from halvard.samplers.random import Random
-from halvard.samplers.sampler import NEW, Tried
-from halvard.samplers.seeded import sequence
+from halvard.samplers.sampler import NEW
+from halvard.seeded import sequence
+from halvard.tried import Tried
 
 BITS = 32
 DIMENSIONS = 64

@@ -9,18 +9,12 @@ own: the bandwidths, and what is done about failed trials and duplicates (docs/d
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from halvard.samplers.cube import Draw
-from halvard.samplers.evidence import Evidence, gather
-from halvard.samplers.parzen import Parzen
-from halvard.samplers.random import Random
-from halvard.samplers.sampler import Tried
-from halvard.samplers.seeded import generator
-from halvard.space import decode, encode
+from halvard.samplers.evidence import Evidence, thinned
+from halvard.samplers.parzen import Parzen, densest
 from halvard.study import StudySpec, Value
 
 FEWEST = 10
@@ -34,38 +28,20 @@ Trials = Sequence[Mapping[str, Value]]
 
 
 class Tpe:
-    """Draws where the model expects good trials; at random where there is no model, and always for a share."""
+    """Learns where good trials are denser than bad ones."""
+
+    name = "tpe"
+    random_share = RANDOM_SHARE
 
     def __init__(self, spec: StudySpec) -> None:
-        """Takes the space, the goal and the seed of a study."""
+        """Takes the space of a study."""
         self._parameters = spec.parameters
-        self._sign = spec.objective.sign
-        self._needed = max(FEWEST, len(spec.parameters) + 3)
-        self._seed = spec.seed
-        self._random = Random(len(spec.parameters), spec.seed)
+        self.needed = max(FEWEST, len(spec.parameters) + 3)
 
-    def draws(self, index: int, tried: Mapping[int, Tried]) -> Iterator[Draw]:
-        """Yields the candidates, the most promising first, then random points; `why` says which, and why."""
-        evidence = gather(tried, self._needed, self._sign)
-        if isinstance(evidence, str):
-            return self._at_random(index, evidence)
-        rng = generator(self._seed, index, 0)
-        if rng.random() < RANDOM_SHARE:
-            return self._at_random(index, f"as {RANDOM_SHARE:.0%} are")
-        why = f"new trial: tpe on {len(evidence.ranked)} results at rung {evidence.rung}"
-        candidates = (Draw(point, why) for point in self._candidates(evidence, rng))
-        return chain(candidates, self._random.others(index, "new trial: random, what tpe proposed was tried before"))
-
-    def _at_random(self, index: int, why: str) -> Iterator[Draw]:
-        return (draw._replace(why=f"new trial: random, {why}") for draw in self._random.draws(index, {}))
-
-    def _candidates(self, evidence: Evidence, rng: np.random.Generator) -> list[list[float]]:
+    def candidates(self, evidence: Evidence, rng: np.random.Generator) -> list[list[float]]:
+        """Returns points drawn from the good trials, those where these are densest against the bad ones first."""
         good, bad = (Parzen(self._parameters, trials) for trials in split(evidence))
-        points = good.sample(CANDIDATES, rng)
-        values = np.array([encode(self._parameters, decode(self._parameters, point)) for point in points])
-        ratio = good.density(values) / bad.density(values)
-        best_first: list[list[float]] = points[np.argsort(-ratio, kind="stable")].tolist()
-        return best_first
+        return densest(self._parameters, good.sample(CANDIDATES, rng), good, bad)
 
 
 def split(evidence: Evidence) -> tuple[Trials, Trials]:
@@ -77,8 +53,3 @@ def split(evidence: Evidence) -> tuple[Trials, Trials]:
     good = min(math.ceil(GOOD_SHARE * len(ranked)), MOST_GOOD)
     worse = thinned(ranked[good:], MOST_BAD)
     return ranked[:good], [*worse, *thinned(evidence.hopeless, len(worse)), *evidence.pending[-MOST_BAD:]]
-
-
-def thinned(trials: Trials, most: int) -> Trials:
-    """Returns at most that many of the trials, evenly spread."""
-    return trials[:: math.ceil(len(trials) / most)] if trials else trials

@@ -7,9 +7,9 @@ from typing_extensions import override
 
 from halvard import scheduler_spec
 from halvard.ladder import bracket_sizes, rungs
-from halvard.samplers.seeded import generator
 from halvard.schedulers.rung import Rung, Standing
 from halvard.schedulers.scheduler import Halving, Promotion, Start, no_rung
+from halvard.seeded import generator
 from halvard.study import Goal
 from halvard.trial import Trial
 
@@ -23,13 +23,14 @@ class Asha(Halving):
     Where the papers say nothing: the lower trial index wins a tie; a value that is not finite counts as a result, is
     the worst and never goes on; a trial that was withdrawn keeps its places and never goes on either; a new trial's
     bracket is drawn from (seed, index) with the shares that the brackets have in Hyperband; promotions of all brackets
-    come before new trials, the highest rung first, then the bracket with the longer ladder.
+    come before new trials, the highest rung first, then the bracket with the longer ladder. At rungs below `grace`
+    every finite result goes on.
     """
 
     def __init__(self, asha: scheduler_spec.Asha, goal: Goal, seed: int = 0) -> None:
         """Raises ValueError where the budgets make no ladder."""
         super().__init__(rungs(asha.min_budget, asha.max_budget, asha.reduction_factor))
-        self._eta = asha.reduction_factor
+        self._eta, self._grace = asha.reduction_factor, asha.grace
         self._seed = seed
         self._count = asha.brackets
         sizes = bracket_sizes(len(self.budgets), self._eta)[: self._count]
@@ -61,8 +62,8 @@ class Asha(Halving):
             for bracket in range(min(self._count, level + 1)):
                 rung = self._rungs[bracket, budget]
                 index = rung.best_waiting(self._withdrawn)
-                # only the best that waits can be among the top floor(n / eta) without having been promoted
-                if index is not None and rung.place(index) <= rung.completed // self._eta:
+                # only the best that waits can be among those that go on without having been promoted
+                if index is not None and rung.place(index) <= self._go_on(rung):
                     rung.promote()
                     return Promotion(index, above, f"promoted: {self.standing(index, budget).sentence()}")
         return None
@@ -71,9 +72,13 @@ class Asha(Halving):
     def standing(self, index: int, budget: int) -> Standing:
         """Returns where the trial's result at this rung stands now; raises KeyError where there is none."""
         rung = self.rung(index, budget)
-        top = budget == self.max_budget
-        go_on = 0 if top else rung.completed // self._eta
-        return rung.standing(index, go_on, top=top, bracket=self._bracket(index) if self._count > 1 else None)
+        return rung.standing(
+            index,
+            self._go_on(rung),
+            top=budget == self.max_budget,
+            bracket=self._bracket(index) if self._count > 1 else None,
+            grace=budget < self._grace,
+        )
 
     @override
     def rung(self, index: int, budget: int) -> Rung:
@@ -83,6 +88,12 @@ class Asha(Halving):
         if rung is None:
             raise no_rung(index, budget, self.budgets[bracket:])
         return rung
+
+    def _go_on(self, rung: Rung) -> int:
+        """How many of its results go on."""
+        if rung.budget == self.max_budget:
+            return 0
+        return rung.completed if rung.budget < self._grace else rung.completed // self._eta
 
     def _bracket(self, index: int) -> int:
         return self._brackets.get(index, 0)

@@ -14,7 +14,7 @@ class Standing:
 
     `value` is None where it is not finite: such a result has the last place. `cutoff` is the worst value that goes on,
     None where none does. `bracket` is None where there is only one. `waits`: who goes on is decided once all trials of
-    the bracket have a result there.
+    the bracket have a result there. `grace`: nobody is eliminated there.
     """
 
     budget: int
@@ -26,6 +26,7 @@ class Standing:
     top: bool
     bracket: int | None = None
     waits: bool = False
+    grace: bool = False
 
     def sentence(self) -> str:
         """Returns it for people."""
@@ -35,6 +36,8 @@ class Standing:
         sentence = f"value {self.value:g} is place {self.place} of {self.completed} at {rung}"
         if self.top:
             return f"{sentence}, the highest"
+        if self.grace:
+            return f"{sentence}, below grace: every finite value goes on"
         best = "the best goes on" if self.go_on == 1 else f"the best {self.go_on} go on"
         if self.waits:
             return f"{sentence} so far; {best} once every trial of the bracket has its result there"
@@ -93,7 +96,14 @@ class Rung:
         return self.completed if key is None else bisect_left(self._ranked, key) + 1
 
     def standing(
-        self, index: int, go_on: int, *, top: bool, bracket: int | None = None, waits: bool = False
+        self,
+        index: int,
+        go_on: int,
+        *,
+        top: bool,
+        bracket: int | None = None,
+        waits: bool = False,
+        grace: bool = False,
     ) -> Standing:
         """Returns where the trial's result stands if the best `go_on` go on; raises KeyError where it has none."""
         key = self._keys[index]
@@ -108,4 +118,5 @@ class Rung:
             top=top,
             bracket=bracket,
             waits=waits,
+            grace=grace,
         )

@@ -17,11 +17,12 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """The decision that a trial goes on to `budget`, and why."""
+    """The decision that a trial goes on to `budget`, and why; `control`: it was not due, but drawn at random."""
 
     index: int
     budget: int
     why: str
+    control: bool = False
 
 
 class Scheduler(Protocol):
@@ -38,6 +39,9 @@ class Scheduler(Protocol):
 
     def start(self, index: int) -> Start:
         """Returns the bracket and the first budget of the new trial `index`, and holds it for begun."""
+
+    def report(self, index: int, step: int, value: float | None) -> str | None:
+        """Takes in a report from before the leg's end; a text says why the trial is to stop now, for good."""
 
     def record(self, index: int, budget: int, value: float | None) -> None:
         """Takes in one result; None and non-finite values are the worst."""
@@ -72,6 +76,10 @@ class Halving(ABC):
             rung.add(trial.index, result.value, promoted=trial.spec.budget > result.budget)
         if trial.status.state in ("Failed", "Stopped"):
             self.withdraw(trial.index)
+
+    def report(self, index: int, step: int, value: float | None) -> str | None:  # noqa: ARG002
+        """Decides nothing: only results at rungs count."""
+        return None
 
     def record(self, index: int, budget: int, value: float | None) -> None:
         """Takes in one result; raises ValueError where `budget` is no rung or the trial has a result there."""

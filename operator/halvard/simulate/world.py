@@ -19,6 +19,7 @@ from halvard.faults import EVICTED, METRICS_UNAVAILABLE, NODE_LOST
 from halvard.plan import Action, Announce, CreateTrial, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.pods import gpus
 from halvard.progress import Progress
+from halvard.samplers import Sampler
 from halvard.simulate.conditions import Conditions
 from halvard.simulate.result import Decision, Improvement, Simulated, Simulation, Span
 from halvard.simulate.table import Rows, Table
@@ -33,11 +34,11 @@ LOST = Fault(NODE_LOST, "its worker was lost", counted=False)
 MOST_FAULTS = 1000  # of one trial
 
 
-def simulate(study: Study, table: Table, conditions: Conditions) -> Simulation:
+def simulate(study: Study, table: Table, conditions: Conditions, sampler: Sampler | None = None) -> Simulation:
     """Returns what comes of the study, whose parallelism is the number of workers; it begins anew, and not suspended.
 
-    There are no more trials than the table has rows. Raises TableError where study and table do not fit, ValueError
-    where the conditions let no leg come to its end.
+    `sampler` takes the place of the study's own. There are no more trials than the table has rows. Raises TableError
+    where study and table do not fit, ValueError where the conditions let no leg come to its end.
     """
     limits = study.spec.limits
     trials = min(limits.trials or len(table.u), len(table.u))
@@ -48,7 +49,8 @@ def simulate(study: Study, table: Table, conditions: Conditions) -> Simulation:
             "limits": limits.model_copy(update={"trials": trials}),
         }
     )
-    return World(study.model_copy(update={"spec": spec, "status": StudyStatus()}), table, conditions).run()
+    anew = study.model_copy(update={"spec": spec, "status": StudyStatus()})
+    return World(anew, table, conditions, sampler).run()
 
 
 @dataclass(slots=True, eq=False)
@@ -75,10 +77,10 @@ class Attempt:
 class World:
     """Runs one study to its end."""
 
-    def __init__(self, study: Study, table: Table, conditions: Conditions) -> None:
-        """Takes a study that has not begun."""
+    def __init__(self, study: Study, table: Table, conditions: Conditions, sampler: Sampler | None = None) -> None:
+        """Takes a study that has not begun; `sampler` takes the place of its own."""
         self._study, self._table, self._conditions = study, table, conditions
-        self._progress = Progress(study, resumable=conditions.checkpoints)
+        self._progress = Progress(study, resumable=conditions.checkpoints, sampler=sampler)
         table.check_fits(study.spec, self._progress.tuner.max_budget)
         self._gpus = gpus(study.spec.template)
         self._now = self._busy = 0.0

@@ -1,0 +1,1 @@
+"""What the results so far say about results to come."""

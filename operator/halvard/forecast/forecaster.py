@@ -1,0 +1,71 @@
+"""Keeps what is known of a study's trials, and the forecast that follows from it."""
+
+import numpy as np
+
+from halvard.forecast.forecast import Forecast, fit_prior
+from halvard.forecast.process import Prior
+from halvard.forecast.records import Records
+from halvard.seeded import generator
+from halvard.study import StudySpec
+from halvard.tried import Tried
+
+FEWEST = 20  # results before there is a forecast
+REFIT_EVERY = 20  # results
+_FIT = 0x666974  # sets the draws of fits apart from those of parameters
+
+
+class Forecaster:
+    """One for `auto` and `adaptive` together; where neither is used, it costs next to nothing.
+
+    A forecast is a function of what is known and the study's seed. The hyperparameters of its Gaussian process follow
+    from the first 20, 40, 60 ... results alone, so they too are the same in a tuner that was rebuilt.
+    """
+
+    def __init__(self, spec: StudySpec) -> None:
+        """Knows nothing yet."""
+        self._spec = spec
+        self._choices = tuple(len(parameter.choice or ()) for parameter in spec.parameters)
+        self._records: Records | None = None
+        self._news: dict[int, Tried] = {}
+        self._forecast: Forecast | str | None = None
+        self._prior: tuple[int, Prior] | None = None  # with how many results it was fitted to
+
+    def learn(self, index: int, tried: Tried) -> None:
+        """Takes in what is known of a trial now."""
+        self._news[index] = tried
+        if tried.results or tried.failed:
+            self._forecast = None
+
+    def forecast(self) -> Forecast | str:
+        """Returns what is to be expected of each trial, or why nothing can be said, for people."""
+        if self._forecast is None:
+            try:
+                self._forecast = self._made(self.records)
+            except (ValueError, ArithmeticError) as error:  # those of numpy.linalg are among them
+                self._forecast = f"the model failed: {error}"
+        return self._forecast
+
+    def _made(self, records: Records) -> Forecast | str:
+        values = records.values[~np.isnan(records.values)]
+        if len(values) < FEWEST:
+            return f"{len(values)} of {FEWEST} results"
+        finite = values[np.isfinite(values)]
+        if not len(finite):
+            return f"none of {len(values)} results is finite"
+        if finite.min() == finite.max():
+            return f"all {len(finite)} finite results are equal"
+        results = len(values) // REFIT_EVERY * REFIT_EVERY
+        if self._prior is None or self._prior[0] != results:
+            rng = generator(self._spec.seed, results, _FIT)
+            self._prior = results, fit_prior(records, results, self._choices, rng)
+        return Forecast(records, self._prior[1])
+
+    @property
+    def records(self) -> Records:
+        """All that is known by now."""
+        if self._records is None:
+            self._records = Records(self._spec)
+        for index, tried in self._news.items():
+            self._records.put(index, tried)
+        self._news.clear()
+        return self._records

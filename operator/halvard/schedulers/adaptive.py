@@ -1,0 +1,149 @@
+"""`adaptive`: ASHA's ladder, on which those go on that promise most for what they cost, not those that lead by now.
+
+Asynchronous as ASHA (Li et al., MLSys 2020): the rungs are scanned from the top down, no worker waits. Our own is who
+goes on (docs/decisions/0015), by the forecast of `halvard.forecast`: of each rung the trial with the most promise, if
+
+* it is among the best 1/eta of all trials of the rung, those that have gone on included, and
+* what the trials on the rung above took and will take, itself included, is at most RHO times what this rung took.
+
+Counting places alone, as ASHA does, fails with a forecast: those that went on learn bad news and lose their places, so
+all others look better for ever.
+"""
+
+import numpy as np
+from typing_extensions import override
+
+from halvard import scheduler_spec
+from halvard.forecast.forecast import Forecast
+from halvard.forecast.forecaster import Forecaster
+from halvard.schedulers.rung import Rung, Standing
+from halvard.schedulers.scheduler import Halving, Promotion, Start, no_rung
+from halvard.study import Goal
+from halvard.trial import Trial
+
+RHO = 1.5
+FEWEST = 2  # results at a rung from which one may go on
+
+
+class Adaptive(Halving):
+    """Decides as ASHA does while there is no forecast, and says so."""
+
+    def __init__(self, adaptive: scheduler_spec.Adaptive, goal: Goal, forecaster: Forecaster) -> None:
+        """Raises ValueError where the budgets make no ladder."""
+        super().__init__(adaptive.budgets)
+        self._eta = adaptive.reduction_factor
+        self._forecaster = forecaster
+        self._levels = {budget: level for level, budget in enumerate(self.budgets)}
+        self._rungs = [Rung(budget, goal) for budget in self.budgets]
+        self._gone: list[set[int]] = [set() for _ in self.budgets]  # promoted or withdrawn: they do not wait any more
+        self._reached = np.zeros(0, np.intp)  # by trial: the level it has trained for, or does
+
+    @override
+    def fold(self, trial: Trial) -> None:
+        """Takes in a stored trial."""
+        if trial.spec.budget not in self._levels:
+            raise no_rung(trial.index, trial.spec.budget, self.budgets)
+        for level in range(self._levels[trial.spec.budget]):
+            self._gone[level].add(trial.index)
+        self._reach(trial.index, self._levels[trial.spec.budget])
+        super().fold(trial)
+
+    def start(self, index: int) -> Start:
+        """Returns the lowest rung."""
+        self._reach(index, 0)
+        return Start(0, self.budgets[0])
+
+    @override
+    def withdraw(self, index: int) -> None:
+        """Never promotes this trial again; its results stay in their rungs."""
+        super().withdraw(index)
+        for gone in self._gone:
+            gone.add(index)
+
+    def promote(self) -> Promotion | None:
+        """Returns the first promotion that is due, scanning the rungs from the top down, and holds it for done."""
+        forecast = self._forecaster.forecast()
+        for level in reversed(range(len(self.budgets) - 1)):
+            index = self._best(level, forecast)
+            if index is not None and not self._hurdle(index, level, forecast):
+                why = f"promoted: {self._sentence(index, level, forecast)}"
+                self._gone[level].add(index)
+                self._reach(index, level + 1)
+                self._rungs[level].promoted += 1
+                return Promotion(index, self.budgets[level + 1], why)
+        return None
+
+    @override
+    def explain(self, index: int, budget: int) -> str:
+        """Returns the standing of a result as a sentence, with what is expected and what it waits for."""
+        forecast = self._forecaster.forecast()
+        level = self._level(index, budget)
+        sentence = self._sentence(index, level, forecast)
+        if isinstance(forecast, str) or level == len(self.budgets) - 1 or index in self._gone[level]:
+            return sentence
+        return f"{sentence}; {self._hurdle(index, level, forecast) or 'it is due to go on'}"
+
+    @override
+    def standing(self, index: int, budget: int) -> Standing:
+        """Returns where ASHA would have the trial's result at this rung; raises KeyError where there is none."""
+        rung = self.rung(index, budget)
+        top = budget == self.max_budget
+        return rung.standing(index, 0 if top else rung.completed // self._eta, top=top)
+
+    @override
+    def rung(self, index: int, budget: int) -> Rung:
+        """Returns the rung at this budget; raises ValueError where there is none."""
+        return self._rungs[self._level(index, budget)]
+
+    def _best(self, level: int, forecast: Forecast | str) -> int | None:
+        """The first of those that wait at a rung."""
+        if isinstance(forecast, str):
+            return self._rungs[level].best_waiting(self._gone[level])
+        known, records = len(forecast.promise), self._forecaster.records
+        waits = np.isfinite(records.values[:known, level]) & ~records.failed[:known]
+        rows = np.flatnonzero(waits & (self._reached[:known] == level))
+        return int(rows[np.argmax(forecast.promise[rows])]) if len(rows) else None
+
+    def _hurdle(self, index: int, level: int, forecast: Forecast | str) -> str:
+        """What keeps a trial from going on, for people; empty where nothing does."""
+        rung = self._rungs[level]
+        if isinstance(forecast, str):
+            return "" if rung.place(index) <= rung.completed // self._eta else "it is not among the best"
+        place, completed = self._place(index, level, forecast)
+        if completed < FEWEST or (place - 1) * self._eta >= completed:
+            return f"only the best 1/{self._eta} may go on"
+        above = self._reached[: len(forecast.legs)] > level
+        took = float(forecast.legs[above, level + 1].sum())
+        own, below = float(forecast.legs[index, level + 1]), float(forecast.spent(level))
+        if took + own > RHO * below:
+            return (
+                f"rung {self.budgets[level + 1]} has its share of the time: {took:.3g} + {own:.3g} of {RHO * below:.3g}"
+            )
+        return ""
+
+    def _place(self, index: int, level: int, forecast: Forecast) -> tuple[int, int]:
+        """The trial's place by promise among all that have a result at a rung, and how many have."""
+        there = forecast.promise[~np.isnan(self._forecaster.records.values[: len(forecast.promise), level])]
+        return 1 + int((there > forecast.promise[index]).sum()), len(there)
+
+    def _sentence(self, index: int, level: int, forecast: Forecast | str) -> str:
+        standing = self.standing(index, self.budgets[level])
+        if isinstance(forecast, str):
+            return f"{standing.sentence()} (as asha: {forecast})"
+        if standing.top or standing.value is None:
+            return standing.sentence()
+        place, completed = self._place(index, level, forecast)
+        return (
+            f"value {standing.value:g} is place {standing.place} of {completed} at rung {standing.budget}; "
+            f"{forecast.sentence(index)}; by promise it is place {place}"
+        )
+
+    def _level(self, index: int, budget: int) -> int:
+        if budget not in self._levels:
+            raise no_rung(index, budget, self.budgets)
+        return self._levels[budget]
+
+    def _reach(self, index: int, level: int) -> None:
+        if index >= len(self._reached):
+            self._reached = np.append(self._reached, np.zeros(max(64, index + 1), np.intp))
+        self._reached[index] = max(self._reached[index], level)
