@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks import page
 from benchmarks.results import Scale
 
-NAMES = ("decisions", "operator")
+NAMES = ("control", "operator")
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # where the lab is
 
 

@@ -22,11 +22,11 @@ PACKAGES = ("halvard", "kopf", "kubernetes", "aiohttp", "pydantic")
 SETTLED = 0.3  # load a core below which nothing else counts as running
 
 
-def circumstances() -> str:
+def circumstances(packages: Sequence[str] = PACKAGES) -> str:
     """Returns when, with what and on what this is measured, and whether the machine was busy before it began."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores, load = os.cpu_count() or 1, os.getloadavg()[0]
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
     machine = f"{cores} cores, {memory:.0f} GiB of memory, {platform.system()}"
     busy = "nothing else ran" if load / cores < SETTLED else f"others were using the machine (load {load:.1f} before)"
     return f"{datetime.now(UTC):%Y-%m-%d}, {machine}; {busy}. Python {platform.python_version()}, {versions}."

@@ -13,7 +13,8 @@ from halvard.kube import Manifest, Page
 from halvard.observe import PodView, observe
 from halvard.pods import LABEL_STUDY
 from halvard.queue import Key
-from halvard.study import Study, StudyStatus
+from halvard.study import Study
+from halvard.study_status import StudyStatus
 from halvard.trial import Trial
 
 T = TypeVar("T")

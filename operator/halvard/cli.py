@@ -1,4 +1,4 @@
-"""The command line: `halvard run` and `simulate` on this machine, `halvard operator` and `check` in a cluster."""
+"""The command line: `halvard run`, `replay`, `simulate` on a machine, `halvard operator` and `check` in a cluster."""
 
 import asyncio
 import math
@@ -33,6 +33,22 @@ def run(study: Path, results: Path) -> None:
     from halvard.local.session import run as run_here  # noqa: PLC0415  # the operator needs none of it
 
     sys.exit(run_here(study, results))
+
+
+@main.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--explain",
+    metavar="[TRIAL]",
+    is_flag=False,
+    flag_value="",
+    help="Print why each decision fell as it did, of all trials or of one (its name or number).",
+)
+def replay(directory: Path, explain: str | None) -> None:
+    """Make the decisions of a study again from its records in DIRECTORY, and see that they are the same."""
+    from halvard.local.replay import run as replay_here  # noqa: PLC0415  # the operator needs none of it
+
+    sys.exit(replay_here(directory, explain))
 
 
 @main.command()

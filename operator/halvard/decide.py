@@ -26,7 +26,13 @@ LONGEST_BACKOFF = 300.0
 def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
     """Advance `progress` by one turn and return what is to be done. `now`: seconds since the epoch."""
     turn = _Turn(progress, now)
+    fresh = progress.fresh
     turn.begin()
+    if fresh:  # what runs is known before anything is decided, or a study that ends now would lose its time
+        for event in events:
+            if isinstance(event, Placed | Started):
+                turn.take(event)
+        turn.choose()
     for event in events:
         turn.handle(event)
     turn.settle()
@@ -64,13 +70,18 @@ class _Turn:
 
     def handle(self, event: Event) -> None:
         """One event, and every decision that it makes possible."""
+        if self.take(event):
+            self.choose()
+
+    def take(self, event: Event) -> bool:
+        """Learn what happened; False where it concerns no attempt that is believed."""
         trial = self.progress.trials.get(event.trial)
         live = self.progress.live.get(event.trial)
         if trial is None or live is None or event.attempt != trial.attempt or trial.finished:
             if isinstance(event, Ended):
                 self.progress.leaving.pop((event.trial, event.attempt), None)
                 self._unblock()
-            return
+            return False
         match event:
             case Placed():
                 live.placed = True
@@ -84,7 +95,7 @@ class _Turn:
                 live.stopping = live.stopping or TEMPLATE_CHANGED
             case Ended():
                 self._ended(trial, live, event)
-        self.choose()
+        return True
 
     def _started(self, trial: Trial, live: Live, event: Started) -> None:
         last = trial.status.rungs[-1].at.timestamp() if trial.status.rungs else 0.0
@@ -95,16 +106,24 @@ class _Turn:
             self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
 
     def _reported(self, trial: Trial, live: Live, event: Reported) -> None:
-        objective = self.progress.study.spec.objective.metric
+        spec = self.progress.study.spec
+        objective, interval = spec.objective.metric, spec.scheduler.interval
         if event.report.step <= live.step:
             self.repeated += 1  # or it went backwards: only the first report of a step counts
             return
         live.step = event.report.step
-        trial = self._replace(lifecycle.reported(trial, event.report, objective))
+        known = len(trial.status.curve)
+        trial = self._replace(lifecycle.reported(trial, event.report, objective, interval))
+        decides = interval is not None and len(trial.status.curve) > known
         value = event.report.metrics.get(objective)
-        if value is None or not trial.assigned or event.report.step < trial.spec.budget:
+        if value is None or not trial.assigned or (event.report.step < trial.spec.budget and not decides):
             self.progress.unsaved.note(trial.index, self.now + PROGRESS_DELAY)
-            return
+        elif event.report.step < trial.spec.budget:
+            self._decide_report(trial, live, event, value)
+        else:
+            self._completed(trial, live, event, value)
+
+    def _completed(self, trial: Trial, live: Live, event: Reported, value: float) -> None:
         seconds = round(self._spend(live, event.at), 3)  # as it is stored, so that a fold learns the same
         order = self.progress.tuner.tell(trial.index, event.report.step, lifecycle.finite(value), seconds).order
         self._replace(lifecycle.completed_rung(trial, value, seconds, seconds * live.gpus, event.at, order=order))
@@ -112,6 +131,22 @@ class _Turn:
         self.progress.awaiting.add(trial.index)
         if self.progress.hits_target(lifecycle.finite(value)):
             self.progress.target_reached = trial.name
+
+    def _decide_report(self, trial: Trial, live: Live, event: Reported, value: float) -> None:
+        """Store a report from before the budget together with what follows from it: going on, or the end for good.
+
+        At once, as later decisions rest on it. Who is stopped leaves when it hears of it, but its slot is free now.
+        """
+        answer = self.progress.tuner.tell(trial.index, event.report.step, lifecycle.finite(value))
+        if not answer.stop:
+            self._save(trial)
+            return
+        seconds = self._spend(live, event.at)
+        trial = lifecycle.lost(trial, seconds, seconds * live.gpus)
+        order = self.progress.tuner.withdraw(trial.index)
+        self._save(lifecycle.ended(trial, "Stopped", f"stopped: {answer.why}", order=order))
+        self.progress.assigned.discard(trial.index)
+        self._leave(trial)
 
     def _ended(self, trial: Trial, live: Live, event: Ended) -> None:
         del self.progress.live[trial.index]

@@ -3,6 +3,7 @@
 import re
 
 from halvard.progress import Outcome, Progress
+from halvard.trial import Trial
 
 
 def ending(progress: Progress, now: float) -> Outcome | None:
@@ -25,12 +26,20 @@ def ending(progress: Progress, now: float) -> Outcome | None:
 def exhausted(progress: Progress) -> Outcome:
     """How a study ends that has nothing left to run, nor anything to start."""
     limit, total = progress.study.spec.limits.trials, len(progress.trials)
-    if not any(result.value is not None for trial in progress.trials.values() for result in trial.status.rungs):
+    if not any(_has_value(trial) for trial in progress.trials.values()):
         metric = progress.study.spec.objective.metric
         return Outcome("Failed", "NoResult", f"none of {total} trials reported a finite {metric}")
     if limit is not None and total >= limit:
-        return Outcome("Complete", "TrialsFinished", f"all {total} trials are finished or were not promoted")
+        others = "were stopped" if progress.study.spec.scheduler.interval else "were not promoted"
+        return Outcome("Complete", "TrialsFinished", f"all {total} trials are finished or {others}")
     return Outcome("Complete", "SearchSpaceExhausted", f"the sampler has no more than these {total} trials")
+
+
+def _has_value(trial: Trial) -> bool:
+    """Whether it has a finite result, or was stopped on its way to one with a finite report."""
+    if any(result.value is not None for result in trial.status.rungs):
+        return True
+    return trial.status.state == "Stopped" and any(point.value is not None for point in trial.status.curve)
 
 
 def deadline(progress: Progress) -> float | None:

@@ -12,6 +12,7 @@ from halvard.identity import PodIdentity, Unavailable
 from halvard.observe import PodView
 from halvard.plan import Verdict
 from halvard.queue import Key
+from halvard.study import Study
 from halvard.trial import Trial
 from halvard_trainer.reports import Report
 
@@ -22,7 +23,7 @@ SUPERSEDED = "another attempt took over"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """A push that reached its budget and waits to hear how far it may go."""
+    """A push that a decision follows from, and that waits to hear how far its attempt may go."""
 
     trial: int
     attempt: int
@@ -53,19 +54,19 @@ class Inbox:
         Raises UnknownPod, or Unavailable while the study is broken or more reports wait than memory is meant for.
         """
         study, view, trial = self._whose(pod)
-        attempt = view.attempt
+        key, attempt = (study.namespace, study.name), view.attempt
         if trial.finished or attempt != trial.attempt:
             return Answer(stop=trial.status.message or SUPERSEDED, superseded=True)
         now = time.time()
-        box = self._boxes.setdefault(study, Box())
+        box = self._boxes.setdefault(key, Box())
         if len(box.events) + len(reports) >= MOST_WAITING:
-            raise Unavailable(f"{len(box.events)} reports of {'/'.join(study)} wait to be stored")
+            raise Unavailable(f"{len(box.events)} reports of {'/'.join(key)} wait to be stored")
         # The kubelet may tell of the start only after a short leg is over.
         box.events.append(Started(trial.index, attempt, now - elapsed, view.gpus))
         box.events.extend(Reported(trial.index, attempt, now, report) for report in reports)
-        self._wake(study)
+        self._wake(key)
         last = max((report.step for report in reports), default=0)
-        if last < trial.spec.budget:
+        if last < trial.spec.budget and not any(decides_on(study, report) for report in reports):
             return Answer(budget=trial.spec.budget)
         waiting = Waiting(trial.index, attempt, last, asyncio.get_running_loop().create_future())
         box.waiting.append(waiting)
@@ -99,7 +100,7 @@ class Inbox:
         self.settle(study, lambda _trial, _attempt, step: Verdict(step, stop=reason))
         self._boxes.pop(study, None)
 
-    def _whose(self, pod: PodIdentity) -> tuple[Key, PodView, Trial]:
+    def _whose(self, pod: PodIdentity) -> tuple[Study, PodView, Trial]:
         """Returns a Pod's study, itself, and its trial; raises UnknownPod, or Unavailable while the study is broken."""
         item = self._cache.pods.by_uid(pod.uid)
         trial = self._cache.trials.get((pod.namespace, item.value.trial)) if item else None
@@ -108,4 +109,10 @@ class Inbox:
             raise UnknownPod(f"Pod {pod.namespace}/{pod.name} runs no trial that is known here")
         if isinstance(study.value, BrokenStudy):
             raise Unavailable(f"Study {study.name} is not valid: {study.value.message}")
-        return study.key, item.value, trial.value
+        return study.value, item.value, trial.value
+
+
+def decides_on(study: Study, report: Report) -> bool:
+    """Returns whether a report from before the budget may be its trial's last."""
+    interval = study.spec.scheduler.interval
+    return interval is not None and report.step % interval == 0

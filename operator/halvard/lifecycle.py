@@ -21,13 +21,20 @@ def started(trial: Trial) -> Trial:
     return _with_status(trial, state="Running", message="")
 
 
-def reported(trial: Trial, report: Report, objective: str) -> Trial:
-    """It made progress: the step, the curve, and the checkpoint to come back to."""
+def reported(trial: Trial, report: Report, objective: str, interval: int | None = None) -> Trial:
+    """It made progress: the step, the curve, and the checkpoint to come back to.
+
+    The curve is thinned. With an `interval`, where reports are decided on, it keeps the result and all reports at
+    multiples of it: the first of each step, and none from before the last, as an attempt that runs again may make.
+    """
     status = trial.status
     curve = status.curve
     if objective in report.metrics:
         point = CurvePoint(step=report.step, value=finite(report.metrics[objective]))
-        curve = _thinned((*(p for p in curve if p.step < report.step), point))
+        if interval is None:
+            curve = _thinned((*(p for p in curve if p.step < report.step), point))
+        elif report.step % interval == 0 or report.step >= trial.spec.budget:
+            curve = (*curve, point) if report.step > (curve[-1].step if curve else 0) else curve
     checkpoint = status.checkpoint
     if report.checkpoint:
         checkpoint = SavedCheckpoint(name=report.checkpoint, step=report.step, attempt=status.attempt)

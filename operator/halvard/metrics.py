@@ -32,7 +32,7 @@ from halvard.faults import CONFIGURATION, INFRASTRUCTURE
 from halvard.observe import PodView
 from halvard.queue import Key
 from halvard.status import time_spent
-from halvard.study import StudyStatus
+from halvard.study_status import StudyStatus
 
 FAST = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

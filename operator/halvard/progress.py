@@ -10,7 +10,7 @@ from typing import Literal
 
 from halvard.events import Fault
 from halvard.plan import Verdict
-from halvard.samplers import Sampler
+from halvard.samplers import MakeSampler
 from halvard.study import Study
 from halvard.trial import Trial
 from halvard.tuner import Tuner
@@ -76,13 +76,13 @@ class Progress:
         running: Mapping[tuple[int, int], bool] = _NONE,
         *,
         resumable: bool | None = None,
-        sampler: Sampler | None = None,
+        sampler: MakeSampler | None = None,
     ) -> None:
         """Fold the stored trials.
 
         `running` names the (trial index, attempt) pairs that exist in the world now, and whether each has a place to
         run in; `resumable` says whether checkpoints outlive attempts (by default where the study has a claim for them);
-        `sampler` takes the place of the study's own.
+        `sampler` makes what takes the place of the study's own.
         """
         self.study = study
         self.trials = {trial.index: trial for trial in trials}

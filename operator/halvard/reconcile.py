@@ -15,7 +15,8 @@ from halvard.pods import LABEL_STUDY
 from halvard.queue import Key
 from halvard.sessions import Session
 from halvard.status import MESSAGE_LENGTH, study_status
-from halvard.study import Condition, Study, StudyStatus
+from halvard.study import Study
+from halvard.study_status import Condition, StudyStatus
 
 STATUS_PERIOD = 1.0
 INVALID_SPEC = "InvalidSpec"

@@ -141,5 +141,11 @@ class Scheduler(Model):
         raise ValueError("spec.scheduler names no scheduler")
 
     @property
+    def interval(self) -> int | None:
+        """Reports at multiples of this step are decided on, and kept; None where only results are."""
+        stopping = self.median or self.patience
+        return stopping.interval if stopping else None
+
+    @property
     def _kinds(self) -> tuple[Asha | Hyperband | Adaptive | FullBudget | None, ...]:
         return self.asha, self.hyperband, self.adaptive, self.median, self.patience, self.none

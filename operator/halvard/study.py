@@ -19,6 +19,7 @@ from halvard.scheduler_spec import Asha as Asha  # noqa: PLC0414  # words of thi
 from halvard.scheduler_spec import FullBudget as FullBudget  # noqa: PLC0414
 from halvard.scheduler_spec import Hyperband as Hyperband  # noqa: PLC0414
 from halvard.scheduler_spec import Scheduler as Scheduler  # noqa: PLC0414
+from halvard.study_status import StudyStatus
 from halvard.template import checked_template
 
 API_VERSION = "halvard.dev/v1alpha1"
@@ -276,82 +277,6 @@ class StudySpec(Model):
                 if (type(point.get(parent)), point.get(parent)) not in [(type(each), each) for each in allowed]:
                     where = f"{parent} is given too, as one of {json.dumps(allowed)}"
                     yield field, f"{json.dumps(value)}: it exists only where {where}"
-
-
-StudyState = Literal["Pending", "Running", "Suspended", "Complete", "Failed"]
-
-
-class Condition(Model):
-    """A metav1.Condition; `lastTransitionTime` moves only when `status` does."""
-
-    type: Literal["Complete", "Failed", "Suspended", "Degraded"]
-    status: Literal["True", "False"]
-    reason: str
-    message: str
-    last_transition_time: datetime
-    observed_generation: int = 0
-
-
-class TrialCounts(Model):
-    """Trials by state."""
-
-    total: int = 0
-    pending: int = 0
-    running: int = 0
-    paused: int = 0
-    complete: int = 0
-    stopped: int = 0
-    failed: int = 0
-
-
-class BestTrial(Model):
-    """The best finite result of the highest rung that has one."""
-
-    trial: str
-    value: float
-    budget: int
-    parameters: Mapping[str, Value]
-
-
-class RungStatus(Model):
-    """One rung: results so far, how many of those trials got a higher budget, and how many train towards it now."""
-
-    budget: int
-    completed: int = 0
-    promoted: int = 0
-    running: int = 0
-
-
-class Hours(Model):
-    """Hours by outcome.
-
-    Of legs whose trial went on (`promoted`), finished (`complete`), waits or was not taken further (`paused`), or
-    failed, and what faults took (`lost`).
-    """
-
-    total: float = 0.0
-    promoted: float = 0.0
-    complete: float = 0.0
-    paused: float = 0.0
-    failed: float = 0.0
-    lost: float = 0.0
-
-
-class StudyStatus(Model):
-    """Where the study stands: aggregates only, so its size does not grow with the trials."""
-
-    state: StudyState = "Pending"
-    observed_generation: int = 0
-    start_time: datetime | None = None
-    completion_time: datetime | None = None
-    conditions: tuple[Condition, ...] = ()
-    trials: TrialCounts = TrialCounts()
-    best: BestTrial | None = None
-    highest_rung: int = 0
-    rungs: tuple[RungStatus, ...] = ()
-    training_hours: Hours = Hours()
-    gpu_hours: Hours = Hours()
-    used: Mapping[str, str] = Field(default_factory=dict)
 
 
 class Metadata(Model, extra="ignore"):

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from halvard.forecast.forecaster import Forecaster
-from halvard.samplers import Proposal, Sampler, make_sampler
+from halvard.samplers import MakeSampler, Proposal, make_sampler
+from halvard.samplers.fallback import propose
 from halvard.schedulers import make_scheduler
 from halvard.study import StudySpec, Value
 from halvard.trial import Trial, TrialSpec
@@ -67,14 +68,14 @@ GOES_ON = Answer(leg_over=False, stop=False, why="", order=0)
 class Tuner:
     """Ask for legs, tell their reports. `spec` may be replaced by one with other limits; the search stays as it was."""
 
-    def __init__(self, spec: StudySpec, trials: Iterable[Trial] = (), sampler: Sampler | None = None) -> None:
+    def __init__(self, spec: StudySpec, trials: Iterable[Trial] = (), sampler: MakeSampler | None = None) -> None:
         """Folds the stored trials, in any order; raises ValueError where they do not fit the study.
 
-        `sampler` takes the place of the one that the study names.
+        `sampler` makes what takes the place of the one that the study names.
         """
         self.spec = spec
         self._forecaster = Forecaster(spec)
-        self._sampler = sampler or make_sampler(spec, self._forecaster)
+        self._sampler = sampler(self._forecaster) if sampler else make_sampler(spec, self._forecaster)
         self._scheduler = make_scheduler(spec, lambda: self._proposal() is not None, self._forecaster)
         self._legs: dict[int, Leg] = {}  # the latest of every trial
         self._tried: dict[int, Tried] = {}
@@ -102,12 +103,13 @@ class Tuner:
         tried = Tried(
             spec.parameters,
             results={result.budget: result.value for result in status.rungs},
-            failed=status.state in ("Failed", "Stopped"),
+            failed=False,
             seconds={result.budget: result.seconds for result in status.rungs},
             orders={result.budget: result.order for result in status.rungs},
         )
-        self._learn(trial.index, tried)
         self._scheduler.fold(trial)
+        over = status.state in ("Failed", "Stopped")
+        self._learn(trial.index, self._withdrawn(trial.index, tried, status.order) if over else tried)
         self._order = max(self._order, spec.order, status.order, *tried.orders.values())
 
     @property
@@ -160,14 +162,31 @@ class Tuner:
         """Returns where a result that was told stands by now, as a sentence."""
         return self._scheduler.explain(index, budget)
 
+    def converged(self, index: int) -> float | None:
+        """Returns the final value of a trial that was stopped because it had come to it (patience); else None."""
+        return self._scheduler.converged(index)
+
     def withdraw(self, index: int) -> int:
         """Never promotes a trial again, because it failed or was stopped; its results go on counting.
 
         Returns the place of this in the study.
         """
         self._scheduler.withdraw(index)
-        self._learn(index, replace(self._tried[index], failed=True))
-        return self._tick()
+        order = self._tick()
+        self._learn(index, self._withdrawn(index, self._tried[index], order))
+        return order
+
+    def _withdrawn(self, index: int, tried: Tried, order: int) -> Tried:
+        """A trial of which nothing more will come, as others learn from it: what had converged has its final value."""
+        final = self.converged(index)
+        if final is None:
+            return replace(tried, failed=True)
+        return replace(
+            tried,
+            results={**tried.results, self.max_budget: final},
+            seconds={**tried.seconds, self.max_budget: 0.0},
+            orders={**tried.orders, self.max_budget: order},
+        )
 
     def _promotion(self) -> Leg | None:
         promotion = self._scheduler.promote()
@@ -204,7 +223,7 @@ class Tuner:
         if limit is not None and self._next >= limit:
             return None
         if self._proposed is None:
-            self._proposed = (self._sampler.propose(self._next, self._tried),)
+            self._proposed = (propose(self._sampler, self.spec, self._next, self._tried),)
         return self._proposed[0]
 
     def _hold(self, leg: Leg) -> None:

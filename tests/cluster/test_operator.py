@@ -68,6 +68,27 @@ async def test_a_study_runs_to_complete_and_says_what_was_best(scene: Scene) -> 
     assert status["observedGeneration"] == 1
 
 
+async def test_a_trial_is_stopped_at_a_report_as_the_answer_to_it_also_by_an_operator_that_has_just_started(
+    scene: Scene,
+) -> None:
+    async with scene.operator():
+        await scene.apply(scheduler={"median": {"budget": 9, "trials": 1}}, parallelism=2)
+        first, second = await scene.pod(0), await scene.pod(1)
+        for pod in (first, second):
+            await scene.runs(pod)
+        assert await scene.push(first, 1, 0.5) == (200, {"budget": 9})
+    async with scene.operator():
+        status, verdict = await scene.push(second, 1, 0.6)
+        stopped = (await scene.trial(1))["status"]
+        await scene.pod(2)
+        going = (await scene.trial(0))["status"]
+    assert status == 200
+    assert "0.6, is worse than 0.5, the median of the averages of 1 other trials" in verdict["stop"]
+    assert (stopped["state"], stopped["message"]) == ("Stopped", verdict["stop"])
+    assert stopped["curve"] == [{"step": 1, "value": 0.6}]
+    assert (going["state"], going["curve"]) == ("Running", [{"step": 1, "value": 0.5}])
+
+
 async def test_a_restart_changes_nothing(scene: Scene) -> None:
     async with scene.operator():
         await scene.apply(parallelism=2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from halvard.decide import LOOK_AHEAD, decide
 from halvard.events import Ended, Event, Fault, Outdated, Placed, Reported, Started, Stuck
 from halvard.faults import VANISHED
-from halvard.plan import SaveSpec, StartLeg, StopLeg
+from halvard.plan import SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import Block
 from halvard.trial import Trial
 from halvard_trainer.reports import Report
@@ -298,3 +298,17 @@ def test_an_attempt_that_vanished_while_nobody_looked_is_a_fault() -> None:
     world.timeline.clear()
     world.recover()
     assert world.faults == [VANISHED]
+
+
+def test_a_study_that_ends_in_an_operators_first_turn_accounts_for_all_that_ran() -> None:
+    world = World(study(parallelism=3, limits={"trials": 9, "duration": "60s"}))
+    world.turn([])
+    given_places(world, 0, 1, 2)
+    world.turn([Started(index, 1, world.now, gpus=2.0) for index in range(3)])
+    world.turn([Reported(index, 1, world.now, Report(1, {"other": 0.0})) for index in range(3)])
+    again, began = world.fold(), world.now
+    plan = decide(again, [Placed(0, 1), *(Started(index, 1, began, gpus=2.0) for index in range(3))], began + 100)
+    ended = [action.trial for action in plan.actions if isinstance(action, SaveStatus)]
+    assert [(t.status.state, t.status.lost.seconds, t.status.lost.gpu_seconds) for t in ended] == [
+        ("Stopped", 100, 200)
+    ] * 3

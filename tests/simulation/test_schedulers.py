@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from halvard.events import Fault
 from halvard.trial import Trial
-from simulation.world import CRASHED, EVICTED, World, chance, check_invariants, check_lives, loss, study
+from simulation.world import CRASHED, EVICTED, World, chance, check_lives, check_promotions, check_stops, loss, study
 from unit.reference import hyperband as paper
 
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -19,17 +19,24 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "brackets": {"asha": {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3, "brackets": 3}},
     "hyperband": {"hyperband": {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3}},
     "none": {"none": {"budget": 4}},
+    "grace": {"asha": {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3, "grace": 3}},
+    "median": {"median": {"budget": 6, "trials": 2}},
+    "median at intervals": {"median": {"budget": 6, "trials": 3, "interval": 2, "grace": 3}},
+    "patience": {"patience": {"budget": 6, "patience": 2, "minDelta": 0.05}},
 }
 every_scheduler = pytest.mark.parametrize("name", SCHEDULERS)
 
 
 def check(name: str, world: World) -> None:
     """What must hold at the end, the decisions of the scheduler included."""
+    check_lives(world)
     if name == "hyperband":
-        check_lives(world)
         check_hyperband(world)
+    elif world.study.spec.scheduler.interval:
+        check_stops(world)
     else:
-        check_invariants(world)
+        asha = world.study.spec.scheduler.asha
+        check_promotions(world.actions, grace=asha.grace if asha else 1)
 
 
 def check_hyperband(world: World) -> None:

@@ -5,7 +5,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,6 +18,8 @@ from halvard.status import study_status
 from halvard.study import Study
 from halvard.trial import Trial
 from halvard_trainer.reports import Report
+from history import History, Pod, assert_sound
+from unit.reference.stopping import median_stops, patience_stops
 
 LEFT = Fault("MetricsUnavailable", "exit code 0 without a report at the budget", counted=True)
 CRASHED = Fault("NonZeroExit", "exit code 1", counted=True)
@@ -52,7 +54,7 @@ def loss(trial: Trial, step: int) -> float:
 
 @dataclass(slots=True)
 class Attempt:
-    """An attempt that exists: `waiting` is the step whose verdict it awaits."""
+    """An attempt that exists: `waiting` is the step whose verdict it awaits, `pushed` those before not answered yet."""
 
     trial: Trial
     number: int
@@ -61,6 +63,13 @@ class Attempt:
     placed: bool = False
     running: bool = False
     waiting: int | None = None
+    pushed: list[int] = field(default_factory=list)
+    uid: str = ""
+
+    @property
+    def unanswered(self) -> list[int]:
+        """The steps of the reports that it pushes again to an operator that takes over."""
+        return self.pushed + ([] if self.waiting is None else [self.waiting])
 
 
 @dataclass
@@ -86,6 +95,8 @@ class World:
     queue: list[tuple[int, int]] = field(default_factory=list)  # may have a place as soon as there is one
     over: dict[tuple[int, int], Fault] = field(default_factory=dict)  # ended, but still there to be looked at
     faults: list[Fault] = field(default_factory=list)
+    pods: dict[str, Pod] = field(default_factory=dict)  # by uid, all that ever began
+    versions: list[Trial] = field(default_factory=list)  # every state in which a trial was stored
     actions: list[Action] = field(default_factory=list)
     started: list[tuple[int, int]] = field(default_factory=list)
     restarts: int = 0
@@ -106,6 +117,7 @@ class World:
         self.turn([])
         for _ in range(turns):
             if self.progress.outcome and not self.attempts:
+                assert_sound(self.history())
                 return self
             wake = self.wake
             if self.timeline and (wake is None or self.timeline[0][0] <= wake):
@@ -137,19 +149,21 @@ class World:
 
     def recover(self) -> None:
         self.restarts += 1
+        for uid, pod in self.pods.items():  # Pods that are gone, and whose end was not stored
+            if pod.fenced is None and (pod.trial, pod.attempt) not in self.over:
+                self.pods[uid] = replace(pod, ended=None)
         self.progress = self.fold()
         again: list[Event] = [
-            Started(i, n, self.now, gpus=1.0) if attempt.running else Placed(i, n)
+            Started(i, n, self.pods[attempt.uid].began, gpus=1.0) if attempt.running else Placed(i, n)
             for (i, n), attempt in self.attempts.items()
             if attempt.placed
         ]
         pushed_again: list[Event] = [
-            Reported(i, n, self.now, Report(a.waiting, {"loss": self.curve(a.trial, a.waiting)}, f"step-{a.waiting}"))
+            Reported(i, n, self.now, Report(step, {"loss": self.curve(a.trial, step)}, f"step-{step}"))
             for (i, n), a in self.attempts.items()
-            if a.waiting is not None
+            for step in a.unanswered
         ]
-        ends: list[Event] = [Ended(i, n, self.now, fault) for (i, n), fault in self.over.items()]
-        self.turn(again + pushed_again + ends)
+        self.turn(again + pushed_again + self.ends())
 
     def apply(self, action: Action) -> None:
         self.actions.append(action)
@@ -163,6 +177,7 @@ class World:
                 self.stored[trial.index] = known.model_copy(update={"spec": trial.spec})
             case SaveStatus(trial):
                 self.stored[trial.index] = self.stored[trial.index].model_copy(update={"status": trial.status})
+                self.fence(trial)
             case StartLeg(trial):
                 self.start(action, trial)
             case StopLeg(trial, number):
@@ -170,6 +185,8 @@ class World:
                     self.later(0.5, lambda: self.end(trial.index, number, DELETED))
             case Announce():
                 pass
+        if isinstance(action, CreateTrial | SaveSpec | SaveStatus):
+            self.versions.append(self.stored[action.trial.index])
 
     def start(self, leg: StartLeg, trial: Trial) -> None:
         key = (trial.index, trial.attempt)
@@ -203,7 +220,9 @@ class World:
         attempt = self.attempts.get(key)
         if attempt is None:
             return []
-        attempt.running = True
+        attempt.running, attempt.uid = True, f"{key}/{len(self.pods)}"
+        self.pods[attempt.uid] = Pod(*key, attempt.uid, began=self.now, ended=None, gpus=1.0)
+        self.fence(self.stored[key[0]])
         self.later(self.pace(attempt.trial), partial(self.step, key))
         return [Started(*key, self.now, gpus=1.0)]
 
@@ -218,15 +237,20 @@ class World:
             attempt.waiting = attempt.step
         else:
             self.later(self.pace(attempt.trial), lambda: self.step(key))
+            if self.study.spec.scheduler.interval:  # others are answered at once, and lost with the operator
+                attempt.pushed.append(attempt.step)
         report = Report(attempt.step, {"loss": self.curve(attempt.trial, attempt.step)}, f"step-{attempt.step}")
         return [Reported(*key, self.now, report)]
 
     def answer(self) -> None:
         for key, attempt in self.attempts.items():
-            if attempt.waiting is None or not (verdict := self.progress.verdict(*key, attempt.waiting)):
+            if not attempt.unanswered or not (verdict := self.progress.verdict(*key, attempt.unanswered[-1])):
                 continue
+            attempt.pushed.clear()
             if verdict.stop is not None:
                 self.later(0.1, partial(self.end, *key, LEFT))
+            elif attempt.waiting is None:
+                continue  # it trains on
             elif verdict.budget is not None and verdict.budget > attempt.waiting:
                 attempt.budget = verdict.budget
                 self.later(self.pace(attempt.trial), partial(self.step, key))
@@ -235,17 +259,51 @@ class World:
             attempt.waiting = None
 
     def end(self, index: int, number: int, fault: Fault) -> list[Event]:
-        if self.attempts.pop((index, number), None) is None:
+        attempt = self.attempts.pop((index, number), None)
+        if attempt is None:
             return []
+        if attempt.running:
+            self.pods[attempt.uid] = replace(self.pods[attempt.uid], ended=self.now)
         if fault is not DELETED:
             self.over[index, number] = fault
         self.later(0.05, self.fill)
         return [Ended(index, number, self.now, fault)]
 
+    def ends(self) -> list[Event]:
+        """What ended Pods say to an operator that takes over."""
+        began = {(pod.trial, pod.attempt): pod for pod in self.pods.values()}
+        events: list[Event] = []
+        for key, fault in self.over.items():
+            pod = began.get(key)
+            if pod is not None:
+                events.append(Started(*key, pod.began, gpus=1.0))
+            events.append(Ended(*key, self.now if pod is None or pod.ended is None else pod.ended, fault))
+        return events
+
+    def fence(self, trial: Trial) -> None:
+        """From now on, none of its attempts is believed but the one whose number is stored."""
+        for uid, pod in self.pods.items():
+            superseded = trial.finished or pod.attempt < trial.attempt
+            if pod.trial == trial.index and pod.fenced is None and superseded:
+                self.pods[uid] = replace(pod, fenced=self.now)
+
     def later(self, seconds: float, happen: Callable[[], list[Event]]) -> None:
         heapq.heappush(self.timeline, (self.now + seconds, next(self.order), happen))
 
     # --- what tests ask ---
+
+    def history(self) -> History:
+        """What is left of it, and what an operator writes that is started again now."""
+        again = self.fold()
+        plan = decide(again, self.ends(), self.now)
+        status = study_status(again, self.now)
+        return History(
+            self.study,
+            tuple(self.stored.values()),
+            pods=tuple(self.pods.values()),
+            versions=tuple(self.versions),
+            quiet=(*map(str, plan.actions), *([] if status == self.study.status else [str(status)])),
+        )
 
     def decisions(self) -> list[tuple[int, int]]:
         """(trial, budget) in the order decided."""
@@ -275,8 +333,11 @@ def check_lives(world: World) -> None:
     assert counts.running == 0
 
 
-def check_promotions(actions: list[Action], eta: int = 3) -> None:
-    """Each promotion was, when decided, among the best floor(n / eta) of the results stored by then, and finite."""
+def check_promotions(actions: list[Action], eta: int = 3, grace: int = 1) -> None:
+    """Each promotion was, when decided, among the best floor(n / eta) of the results stored by then, and finite.
+
+    At rungs below `grace` it was only finite.
+    """
     rungs: dict[tuple[int, int], dict[int, float | None]] = {}  # by bracket and budget
     for action in actions:
         if isinstance(action, SaveStatus):
@@ -287,7 +348,41 @@ def check_promotions(actions: list[Action], eta: int = 3) -> None:
             results = rungs[action.trial.spec.bracket, action.trial.done]
             ranked = sorted((value, index) for index, value in results.items() if value is not None)
             place = [index for _, index in ranked].index(action.trial.index)
-            assert place < len(results) // eta
+            assert place < len(results) // eta or action.trial.done < grace
+
+
+def check_stops(world: World) -> None:
+    """With `median` or `patience`, each report that was stored ended its trial if, and only if, the rule says so."""
+    scheduler, budget = world.study.spec.scheduler, world.progress.tuner.max_budget
+    known: dict[int, Trial] = {}
+    for action in world.actions:
+        if not isinstance(action, SaveStatus):
+            continue
+        before, trial = known.get(action.trial.index), action.trial
+        known[trial.index] = trial
+        courses = {index: course_of(each, budget) for index, each in known.items()}
+        course = courses.pop(trial.index)
+        if before is not None and course == course_of(before, budget):
+            assert trial.status.state != "Stopped" or before.status.state == "Stopped"
+            continue
+        if not course:
+            continue
+        assert before is None or [*course][:-1] == [*course_of(before, budget)], (
+            "one report at a time, and none changes"
+        )
+        if scheduler.median:
+            others = [(budget if known[i].status.rungs else max(each, default=0), each) for i, each in courses.items()]
+            stops = median_stops(course, others, scheduler.median.trials) and max(course) >= scheduler.median.grace
+        else:
+            assert scheduler.patience
+            stops = patience_stops(course, scheduler.patience.patience, scheduler.patience.min_delta)
+            stops = stops and max(course) >= scheduler.patience.grace
+        assert stops == (trial.status.state == "Stopped")
+
+
+def course_of(trial: Trial, budget: int) -> dict[int, float]:
+    """The losses that are stored of a trial, by step, but for its result."""
+    return {p.step: math.inf if p.value is None else p.value for p in trial.status.curve if p.step < budget}
 
 
 def chance(seed: int, *key: object) -> random.Random:

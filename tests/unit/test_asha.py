@@ -260,6 +260,20 @@ def test_a_standing_shows_the_values_as_reported_also_when_maximising() -> None:
     assert scheduler.explain(2, 1) == "value 0.5 is place 2 of 3 at rung 1; the best goes on (cut-off 0.9)"
 
 
+def test_a_standing_says_which_tie_the_index_decided() -> None:
+    scheduler = asha()
+    for index, value in enumerate([0.7, 0.5, 0.5, 0.5, 0.2, 0.9]):
+        scheduler.record(index, 3, value)
+    tied = "(tied with trial {}; the lower index goes first); the best 2 go on (cut-off 0.5)"
+    assert scheduler.explain(1, 3) == f"value 0.5 is place 2 of 6 at rung 3 {tied.format(2)}"
+    assert scheduler.explain(2, 3) == f"value 0.5 is place 3 of 6 at rung 3 {tied.format(1)}"
+    assert scheduler.explain(3, 3) == f"value 0.5 is place 4 of 6 at rung 3 {tied.format(1)}"
+    assert scheduler.explain(4, 3) == "value 0.2 is place 1 of 6 at rung 3; the best 2 go on (cut-off 0.5)"
+    scheduler.record(6, 3, 0.1)  # now no tie is at the cut-off
+    scheduler.record(7, 3, 0.1)
+    assert scheduler.explain(1, 3) == "value 0.5 is place 4 of 8 at rung 3; the best 2 go on (cut-off 0.1)"
+
+
 def test_a_standing_says_so_before_anyone_goes_on() -> None:
     scheduler = asha()
     scheduler.record(0, 1, 0.5)

@@ -18,7 +18,8 @@ from halvard.endpoint import Result
 from halvard.faults import CONFIGURATION, INFRASTRUCTURE
 from halvard.metrics import Metrics, Phase
 from halvard.status import Spent
-from halvard.study import Condition, Study, TrialCounts
+from halvard.study import Study
+from halvard.study_status import Condition, TrialCounts
 from halvard.trial import Trial, TrialSpec
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,10 @@ def test_every_setting_of_the_operator_is_documented() -> None:
 
 def test_every_reason_of_a_condition_is_documented() -> None:
     words = r'Outcome\("(?:Complete|Failed)", "(\w+)"|"(Suspend[A-Z]\w+)"|"(Recovered)"|^[A-Z_]+ = "([A-Z]\w+)"$'
-    sources = (ROOT / "operator/halvard" / name for name in ("ending.py", "status.py", "apply.py", "reconcile.py"))
+    sources = (
+        ROOT / "operator/halvard" / name
+        for name in ("ending.py", "status.py", "diagnosis.py", "apply.py", "reconcile.py")
+    )
     found = [match for source in sources for match in re.findall(words, source.read_text(), re.MULTILINE)]
     reasons = {reason for match in found for reason in match if reason}
     assert {"TrialsFinished", "SuspendSet", "Recovered", "QuotaExhausted", "InvalidSpec"} <= reasons

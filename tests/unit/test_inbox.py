@@ -89,6 +89,23 @@ async def test_a_report_at_the_budget_waits_for_its_verdict(cache: Cache) -> Non
     assert await pushed == Answer(budget=9)
 
 
+@pytest.mark.parametrize("verdict", [Verdict(4, budget=9), Verdict(4, stop="stopped: the value at step 4 is worse")])
+async def test_where_every_report_may_be_the_last_one_that_decides_waits_for_what_follows_from_it(
+    cache: Cache, verdict: Verdict
+) -> None:
+    spec = study(scheduler={"median": {"budget": 9, "interval": 2}})
+    spec["metadata"]["resourceVersion"] = "20"
+    cache.studies.seen(spec)
+    cache.trials.seen(trial(11, budget=9))
+    inbox = Inbox(cache, lambda _: None)
+    assert await inbox.push(POD, [report(1)], 3) == Answer(budget=9)  # between two intervals
+    pushed = asyncio.create_task(inbox.push(POD, [report(3), report(4)], 3))
+    await asyncio.sleep(0)
+    assert not pushed.done()
+    inbox.settle(STUDY, lambda _trial, _attempt, _step: verdict)
+    assert await pushed == Answer(budget=verdict.budget, stop=verdict.stop)
+
+
 async def test_a_verdict_that_does_not_come_is_pending(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.01)
     inbox = Inbox(cache, lambda _: None)

@@ -14,7 +14,8 @@ from halvard.invalid import InvalidStudy, Rule
 from halvard.ladder import rungs
 from halvard.model import LARGEST
 from halvard.scheduler_spec import MOST_RUNGS
-from halvard.study import Parameter, Study, StudySpec, StudyStatus
+from halvard.study import Parameter, Study, StudySpec
+from halvard.study_status import StudyStatus
 from halvard.template import PodTemplate
 from halvard.trial import Trial, TrialSpec, TrialStatus
 

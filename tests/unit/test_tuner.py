@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from halvard import lifecycle
 from halvard.lifecycle import new_trial
+from halvard.samplers import Proposal
 from halvard.study import StudySpec, Value
 from halvard.trial import RungResult, Trial, TrialSpec, TrialState, TrialStatus
+from halvard.tried import Tried
 from halvard.tuner import GOES_ON, Answer, Leg, Tuner
+from halvard_trainer.reports import Report
 
 AXES = [
     {"name": "lr", "float": {"min": 1e-5, "max": 0.1, "scale": "log"}},
@@ -96,6 +99,40 @@ def test_reports_below_the_budget_decide_nothing() -> None:
     ask(tuner)
     assert [tuner.tell(0, step, 0.5) for step in (1, 8)] == [GOES_ON, GOES_ON]
     assert tuner.tell(0, 10, 0.4).why == "value 0.4 is place 1 of 1 at rung 9, the highest"
+
+
+class Listener:
+    """A sampler that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.tried: Mapping[int, Tried] = {}
+
+    def propose(self, index: int, tried: Mapping[int, Tried]) -> Proposal:  # noqa: ARG002
+        self.tried = dict(tried)
+        return Proposal({"lr": 0.1}, "new trial")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "values", "results"),
+    [
+        ({"patience": {"budget": 9, "patience": 2}}, [0.4, 0.5, 0.6], {9: 0.4}),  # it had come to its best
+        ({"patience": {"budget": 9, "patience": 2}}, [0.4, math.nan, math.nan], {}),
+        ({"median": {"budget": 9}}, [0.4, 0.5, math.nan], {}),  # it might have become better
+    ],
+)
+def test_a_trial_that_had_converged_counts_with_its_best_value_and_any_other_that_was_stopped_as_failed(
+    scheduler: Any, values: list[float], results: dict[int, float]
+) -> None:
+    listener = Listener()
+    tuner = Tuner(study_spec(scheduler=scheduler), sampler=lambda _forecaster: listener)
+    ask(tuner)
+    answers = [tuner.tell(0, step, value) for step, value in enumerate(values, start=1)]
+    assert [answer.stop for answer in answers] == [False, False, True]
+    tuner.withdraw(0)
+    ask(tuner)
+    tried = listener.tried[0]
+    assert (tried.results, tried.failed) == (results, not results)
+    assert tuner.converged(0) == results.get(9)
 
 
 def test_a_report_of_a_trial_that_does_not_exist_is_refused() -> None:
@@ -219,21 +256,24 @@ class Store:
         trial = lifecycle.completed_rung(self.trials[index], value, seconds, 0.0, at=0.0, order=order)
         self.trials[index] = lifecycle.paused(trial, "paused")
 
-    def fail(self, index: int, order: int) -> None:
-        self.trials[index] = lifecycle.ended(self.trials[index], "Failed", "failed", order=order)
+    def report(self, index: int, report: Report, interval: int | None) -> None:
+        self.trials[index] = lifecycle.reported(self.trials[index], report, "loss", interval)
+
+    def end(self, index: int, state: TrialState, order: int) -> None:
+        self.trials[index] = lifecycle.ended(self.trials[index], state, "over", order=order)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that happens: a free slot, a result of one that runs, or a failure of one that exists."""
+    """One thing that happens: a free slot, a report or a result of one that runs, or a failure of one that exists."""
 
-    kind: Literal["ask", "tell", "fail"]
+    kind: Literal["ask", "report", "tell", "fail"]
     which: int
     value: float
 
 
 values = st.sampled_from([0.0, 0.1, 0.2, 0.5, math.nan, math.inf, -math.inf]) | st.floats(-1, 1)
-kinds = st.sampled_from(["ask", "ask", "ask", "tell", "tell", "tell", "tell", "fail"])
+kinds = st.sampled_from(["ask", "ask", "ask", "report", "report", "report", "tell", "tell", "tell", "tell", "fail"])
 histories = st.lists(st.builds(Step, kinds, st.integers(0, 1000), values), max_size=60)
 FINITE = [{"name": "n", "int": {"min": 1, "max": 6}}, {"name": "kind", "choice": ["a", "b", "c"]}]
 POINTS = [{"optimizer": "sgd", "lr": 0.01}, {"optimizer": "adamw"}]
@@ -250,10 +290,17 @@ specs = st.sampled_from(
         study_spec(None, scheduler={"asha": {"minBudget": 2, "maxBudget": 11, "reductionFactor": 2}}, seed=-3),
         GRID,
         study_spec(scheduler={"asha": {"minBudget": 1, "maxBudget": 8, "reductionFactor": 2, "brackets": 3}}, seed=5),
+        study_spec(scheduler={"asha": {"maxBudget": 8, "reductionFactor": 2, "brackets": 2, "control": 0.5}}, seed=2),
         study_spec(scheduler={"hyperband": {"minBudget": 1, "maxBudget": 4, "reductionFactor": 2}}),
         study_spec(7, scheduler={"hyperband": {"minBudget": 2, "maxBudget": 9, "reductionFactor": 2}}),
         study_spec(None, **{**SMALL_GRID, "scheduler": {"hyperband": {"maxBudget": 9}}}),
         study_spec(scheduler={"none": {"budget": 5}}),
+        study_spec(scheduler={"asha": {"maxBudget": 9, "grace": 3, "brackets": 2}}, seed=1),
+        study_spec(scheduler={"median": {"budget": 9, "trials": 1}}),
+        study_spec(None, scheduler={"median": {"budget": 9, "trials": 2, "interval": 2}}, sampler={"tpe": {}}),
+        study_spec(scheduler={"median": {"budget": 5, "grace": 2}}, objective={"metric": "a", "goal": "maximize"}),
+        study_spec(scheduler={"patience": {"budget": 9, "patience": 2, "minDelta": 0.1}}),
+        study_spec(None, scheduler={"patience": {"budget": 9, "patience": 3, "grace": 4}}, sampler={"tpe": {}}),
     ]
 )
 
@@ -267,6 +314,11 @@ def take(step: Step, tuner: Tuner, store: Store) -> Leg | Answer | None:
         if leg is not None:
             store.decide(leg)
         return leg
+    if step.kind == "report" and running:
+        index = running[step.which % len(running)]
+        at = 1 + step.which % 8  # it may be repeated, and go back
+        if at < store.trials[index].spec.budget:
+            return report(tuner, store, index, Report(at, {"loss": step.value}))
     if step.kind == "tell" and running:
         index = running[step.which % len(running)]
         seconds = 1.0 + step.which % 7
@@ -275,8 +327,17 @@ def take(step: Step, tuner: Tuner, store: Store) -> Leg | Answer | None:
         return answer
     if step.kind == "fail" and unfinished:
         index = unfinished[step.which % len(unfinished)]
-        store.fail(index, tuner.withdraw(index))
+        store.end(index, "Failed", tuner.withdraw(index))
     return None
+
+
+def report(tuner: Tuner, store: Store, index: int, report: Report) -> Answer:
+    """Lets a trial report before its budget; where that ends it, it is stopped."""
+    answer = tuner.tell(index, report.step, report.metrics["loss"])
+    store.report(index, report, tuner.spec.scheduler.interval)
+    if answer.stop:
+        store.end(index, "Stopped", tuner.withdraw(index))
+    return answer
 
 
 def run(history: Iterable[Step], tuner: Tuner, store: Store) -> list[Leg | Answer | None]:
@@ -320,6 +381,32 @@ def test_in_a_long_study_a_tuner_rebuilt_before_every_question_asks_for_the_same
             decisions |= {answer.decision.split(" on ")[0]} if isinstance(answer, Leg) and answer.new else set()
     assert ("new trial: tpe" in decisions) is (sampler == "tpe")
     assert "new trial: initialPoints[0]" in decisions
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"median": {"budget": 9, "trials": 2}},
+        {"median": {"budget": 9, "trials": 3, "interval": 2, "grace": 3}},
+        {"patience": {"budget": 9, "patience": 2}},
+        {"patience": {"budget": 9, "patience": 2, "minDelta": 0.2, "interval": 2}},
+    ],
+)
+def test_a_tuner_rebuilt_before_every_report_stops_the_same_trials(scheduler: Any, seed: int) -> None:
+    spec = study_spec(None, scheduler=scheduler)
+    tuner, store, rng = Tuner(spec), Store(), np.random.default_rng(seed)
+    stopped = 0
+    for _ in range(300):
+        kind = rng.choice(["ask", "report", "tell"], p=[0.1, 0.85, 0.05])
+        step = Step(kind, int(rng.integers(1000)), float(rng.choice([math.nan, rng.random()], p=[0.1, 0.9])))
+        stored = [store.trials[index] for index in rng.permutation([*store.trials])]
+        rebuilt, again = Tuner(spec, stored), Store(dict(store.trials))
+        answer = take(step, tuner, store)
+        assert answer == take(step, rebuilt, again)
+        assert store.trials == again.trials
+        stopped += isinstance(answer, Answer) and answer.stop
+    assert stopped > 5
 
 
 @settings(max_examples=100, deadline=None)

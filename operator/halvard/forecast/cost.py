@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from halvard.forecast.process import features
+from halvard.forecast.records import latest_levels
 from halvard.forecast.ridge import Ridge
 
 FEWEST = 10  # measured trials, or no costs are compared
@@ -14,46 +16,34 @@ Array = NDArray[np.float64]
 class Cost:
     """Seconds per unit of budget; 1 for all where too little was measured."""
 
-    def __init__(self, seconds: Array, budgets: tuple[int, ...], features: Array) -> None:
-        """Takes the seconds of each leg (n, rungs), NaN where unknown, and the configurations' features (n, f)."""
-        self._seconds, self._units = seconds, np.diff(budgets, prepend=0)
-        self._rates = measured(seconds, budgets)
+    def __init__(self, seconds: Array, budgets: tuple[int, ...], choices: tuple[int, ...], points: Array) -> None:
+        """Takes the seconds of the legs (n, rungs), NaN where unknown, and the trials' points (n, d)."""
+        self._seconds, self._units, self._choices = seconds, np.diff(budgets, prepend=0), choices
+        levels = latest_levels(seconds)
+        self._rates = np.take_along_axis(seconds, levels[:, None], axis=1)[:, 0] / self._units[levels]
         rows = np.flatnonzero(~np.isnan(self._rates))
         self.known = len(rows) >= FEWEST
         if self.known:
+            design = self._design(points[rows[-MOST:]])
             logs = np.log(self._rates[rows[-MOST:]])
             self._mean = float(logs.mean())
-            self._model = Ridge(_design(features[rows[-MOST:]]), logs - self._mean, np.ones(1 + 2 * features.shape[1]))
+            self._model = Ridge(design, logs - self._mean, np.ones(design.shape[1]))
 
-    def of_trials(self, features: Array) -> Array:
-        """Returns the cost of each trial (n,), whose features (n, f) are those that were given."""
+    def predict(self, points: Array) -> Array:
+        """Returns the cost (m,) at new points (m, d)."""
         if not self.known:
-            return np.ones(len(features))
+            return np.ones(len(points))
+        rates: Array = np.exp(self._mean + self._model.predict(self._design(points))[0])
+        return rates
+
+    def of_trials(self, points: Array) -> tuple[Array, Array]:
+        """Returns the cost (n,) of the trials at their points (n, d), and what each leg of each (n, rungs) takes."""
+        if not self.known:
+            return np.ones(len(points)), np.broadcast_to(self._units, self._seconds.shape).astype(np.float64)
         rates, missing = self._rates.copy(), np.isnan(self._rates)
-        rates[missing] = self.predict(features[missing])
-        return rates
+        rates[missing] = self.predict(points[missing])
+        return rates, np.where(np.isnan(self._seconds), rates[:, None] * self._units, self._seconds)
 
-    def of_legs(self, rates: Array) -> Array:
-        """Returns what each leg of each trial (n, rungs) took or will take, by the trials' rates (n,)."""
-        expected = rates[:, None] * self._units
-        return np.where(np.isnan(self._seconds), expected, self._seconds) if self.known else expected
-
-    def predict(self, features: Array) -> Array:
-        """Returns the cost (m,) of new configurations."""
-        if not self.known:
-            return np.ones(len(features))
-        rates: Array = np.exp(self._mean + self._model.predict(_design(features))[0])
-        return rates
-
-
-def measured(seconds: Array, budgets: tuple[int, ...]) -> Array:
-    """Returns seconds per unit (n,) in each trial's latest leg of which they are known, NaN where there is none."""
-    rates = np.full(len(seconds), np.nan)
-    for level, units in enumerate(np.diff(budgets, prepend=0)):
-        known = ~np.isnan(seconds[:, level])
-        rates[known] = seconds[known, level] / units
-    return rates
-
-
-def _design(features: Array) -> Array:
-    return np.column_stack([np.ones(len(features)), features, features**2])
+    def _design(self, points: Array) -> Array:
+        at = features(self._choices, points) - 0.5
+        return np.hstack([np.ones((len(at), 1)), at, at**2])

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from halvard.forecast.cost import Cost
 from halvard.forecast.curves import final_scores
-from halvard.forecast.normal import log_cdf, normal_scores
-from halvard.forecast.process import Prior, Process, features, fit
-from halvard.forecast.records import Records
+from halvard.forecast.normal import log_cdf, log_expected_improvement, normal_scale
+from halvard.forecast.process import Prior, Process, fit
+from halvard.forecast.records import Known, latest_levels
 
 MOST = 200  # trials that the process learns from
 MOST_PENDING = 100
-CONTENDERS = 200  # of each rung, for which it is asked
+CONTENDERS = 50  # of each rung, for which it is asked
 COST_EXPONENT = 0.7
 BEST_SHARE = 0.01  # what is to be beaten is what the best of this share are expected to reach
 TREND = True
@@ -29,52 +29,51 @@ Rows = NDArray[np.intp]
 
 
 class Forecast:
-    """Scores are normal scores of ranks among all results of all rungs, the lower the better, as Phi is the rank.
+    """Scores are normal scores of ranks among all results of all rungs, the lower the better.
 
-    `mean` and `deviation` (n,) are of each trial's final score, NaN before its first result; `rate` (n,) is seconds for
-    a unit of budget, 1 where too little was measured; `promise` (n,) is the logarithm of the probability to end better
-    than `to_beat`, less what the cost takes off.
+    There is a row for each of `trials` (n,), all that have a result or failed: `mean` and `deviation` (n,) of its final
+    score; `rate` (n,), seconds for a unit of budget, and `legs` (n, rungs), what its leg to a rung took or will take,
+    in units of budget where too little was measured; `promise` (n,), the logarithm of the probability to end better
+    than `to_beat`, less what the cost takes off; `came` and `finite` (n, rungs), where it has a result. `skill` is the
+    correlation of what the parameters alone let expect of trials with what became of them; from 0 down they are of no
+    help, and left out.
     """
 
-    def __init__(self, records: Records, prior: Prior) -> None:
-        """Takes what is known, with at least one finite result, and the hyperparameters."""
-        self._prior = prior
-        self._features = features(prior.choices, records.points) - 0.5
-        own, noise, self._scale = outlook(records.values, records.failed, self._features)
-        self._cost = Cost(records.seconds, records.budgets, self._features)
-        self.rate = self._cost.of_trials(self._features)
-        self.legs = self._cost.of_legs(self.rate)
-        self._sign = records.sign
-        self._came = ~np.isnan(records.values)
-        self._learn(records, own, noise)
-
-    def _learn(self, records: Records, own: Array, noise: Array) -> None:
-        rows = chosen(own)
-        points = records.points
-        self._training = points[rows], own[rows], noise[rows]
-        self._process = Process(self._prior, *self._training)
+    def __init__(self, known: Known, budgets: tuple[int, ...], sign: int, prior: Prior) -> None:
+        """Takes what is known, with at least one finite result, the rungs, and the hyperparameters."""
+        self._prior, self._sign = prior, sign
+        self.trials, self.points, self.failed = known.trials, known.points, known.failed
+        self.came, self.finite = ~np.isnan(known.values), np.isfinite(known.values)
+        self.results = int(self.came.sum())
+        own, noise, self._scale = outlook(known)
+        self._cost = Cost(known.seconds, budgets, prior.choices, known.points)
+        self.rate, self.legs = self._cost.of_trials(known.points)
+        ranked = np.argsort(own, kind="stable")
+        rows = chosen(ranked)
+        self._training = known.points[rows], own[rows], noise[rows]
+        self._process = Process(prior, *self._training)
         left_out, spread = self._process.leave_one_out()
-        self.skill = skill(own[rows], left_out, noise[rows], self._prior)
-        if self.skill <= 0:
-            self.mean, variance = own, noise
-        else:
-            believed = np.full(len(own), self._prior.mean)
-            unsure = np.full(len(own), self._prior.signal)
-            others = contenders(own, records.values, rows)
-            believed[others], unsure[others] = self._process.predict(points[others])
+        self.skill = skill(own[rows], left_out, noise[rows])
+        self.mean, variance = own, noise
+        if self.skill > 0:
+            believed, unsure = np.full(len(own), prior.mean), np.full(len(own), prior.signal)
+            leading = contenders(ranked, latest_levels(known.values))
+            believed[leading], unsure[leading] = self._process.predict(known.points[leading])
             believed[rows], unsure[rows] = left_out, spread
-            self.mean, variance = combined(own, noise, believed, unsure + self._prior.nugget)
+            self.mean, variance = combined(own, noise, believed, unsure + prior.nugget)
         self.deviation = np.sqrt(variance)
-        self.to_beat = self._to_beat(records)
+        self.to_beat = self._to_beat()
         self.promise = self._promise(self.mean, self.deviation, self.rate)
 
-    def _to_beat(self, records: Records) -> float:
-        expected = np.sort(self.mean[~np.isnan(self.mean) & ~records.failed])
-        if not len(expected):
-            return 0.0
-        best = float(expected[: math.ceil(BEST_SHARE * len(expected))].mean())
-        finished = self.mean[np.isfinite(records.values[:, -1]) & ~records.failed]
-        return min(best, float(finished.min(initial=math.inf)))
+    def row(self, trial: int) -> int:
+        """Returns the row of a trial that has a result."""
+        return int(np.searchsorted(self.trials, trial))
+
+    def _to_beat(self) -> float:
+        expected = self.mean[~self.failed]
+        few = math.ceil(BEST_SHARE * len(expected))
+        best = float(np.partition(expected, few - 1)[:few].mean())
+        return min(best, float(self.mean[self.finite[:, -1] & ~self.failed].min(initial=math.inf)))
 
     def _promise(self, mean: Array, deviation: Array, rate: Array) -> Array:
         z = (self.to_beat - mean) / np.maximum(deviation, LEAST_DEVIATION)
@@ -82,80 +81,76 @@ class Forecast:
         return promise
 
     def ahead(self, points: Array, pending: Array) -> Array:
-        """Returns the promise (m,) of new trials at points (m, d), while those at others (p, d) have no result yet.
+        """Returns what new trials at points (m, d) promise, while those at others (p, d) have no result yet (m,).
 
-        Those are believed to come out as expected, so they change nothing but how sure one is around them.
+        That is the logarithm of the expected improvement on `to_beat`, less what the cost takes off: by the probability
+        alone they would all go next to the best, as it is nearly certain there that something is gained.
+        Those are believed to come out as expected: what is to be gained there is gained already.
         """
         at, targets, noise = self._training
-        process = self._process
+        process, to_beat = self._process, self.to_beat
         if len(pending):
             pending = pending[-MOST_PENDING:]
             expected, _ = process.predict(pending)
+            to_beat = min(to_beat, float(expected.min()))
             usual = np.full(len(pending), np.median(noise))
             process = Process(
                 self._prior, np.vstack([at, pending]), np.append(targets, expected), np.append(noise, usual)
             )
         mean, variance = process.predict(points)
-        rate = self._cost.predict(features(self._prior.choices, points) - 0.5)
-        return self._promise(mean, np.sqrt(variance + self._prior.nugget), rate)
+        deviation = np.maximum(np.sqrt(variance), LEAST_DEVIATION)
+        gain = log_expected_improvement((to_beat - mean) / deviation) + np.log(deviation)
+        return gain - COST_EXPONENT * np.log(self._cost.predict(points))
 
     def spent(self, level: int) -> float:
         """Returns what all legs to this rung took that have a result, in the unit of `legs`."""
-        return float(self.legs[self._came[:, level], level].sum())
+        return float(self.legs[self.came[:, level], level].sum())
 
     def value(self, score: float) -> float:
         """Returns the user's value that has this score; beyond all results, the best or the worst of them."""
         scores, values = self._scale
         return self._sign * float(np.interp(score, scores, values))
 
-    def sentence(self, index: int) -> str:
+    def sentence(self, trial: int) -> str:
         """Returns what is expected of a trial, for people."""
-        mean, spread = float(self.mean[index]), INTERVAL * float(self.deviation[index])
+        row = self.row(trial)
+        mean, deviation = float(self.mean[row]), max(float(self.deviation[row]), LEAST_DEVIATION)
+        spread = INTERVAL * deviation
         expected, low, high = (self.value(score) for score in (mean, mean - spread, mean + spread))
-        z = (self.to_beat - mean) / max(float(self.deviation[index]), LEAST_DEVIATION)
-        chance = math.exp(float(log_cdf(np.array(z))))
-        cost = f", {self.rate[index]:.3g} s per unit" if self._cost.known else ""
+        chance = math.exp(float(log_cdf(np.array((self.to_beat - mean) / deviation))))
+        cost = f", {self.rate[row]:.3g} s per unit" if self._cost.known else ""
         return (
             f"final value expected {expected:.4g} (90 %: {low:.4g} to {high:.4g}), "
             f"{chance:.1%} to beat {self.value(self.to_beat):.4g}{cost}"
         )
 
 
-def outlook(values: Array, failed: NDArray[np.bool_], at: Array) -> tuple[Array, Array, tuple[Array, Array]]:
+def outlook(known: Known) -> tuple[Array, Array, tuple[Array, Array]]:
     """Returns mean and variance (n,) of each trial's final score by its own results alone, and scores with values."""
-    known = ~np.isnan(values)
-    reported = values[known]
-    all_scores = normal_scores(np.append(reported, np.full(int(failed.sum()), math.inf)))
-    scores = np.full(values.shape, np.nan)
-    scores[known] = all_scores[: len(reported)]
-    mean, variance = final_scores(scores, at)
-    hopeless = failed | np.isinf(values).any(axis=1)
-    mean[hopeless], variance[hopeless] = float(all_scores.max()), 0.0
-    finite = np.isfinite(reported)
-    order = np.argsort(reported[finite], kind="stable")
-    return mean, variance, (all_scores[: len(reported)][finite][order], reported[finite][order])
+    came = ~np.isnan(known.values)
+    reported = np.append(known.values[came], np.full(int(known.failed.sum()), math.inf))
+    values, scale, place = normal_scale(reported)
+    scores = np.full(came.shape, np.nan)
+    scores[came] = scale[place[: int(came.sum())]]
+    mean, variance = final_scores(scores)
+    hopeless = known.failed | np.isinf(known.values).any(axis=1)
+    mean[hopeless], variance[hopeless] = scale[-1], 0.0
+    finite = np.isfinite(values)
+    return mean, variance, (scale[finite], values[finite])
 
 
-def chosen(own: Array) -> Rows:
+def chosen(ranked: Rows) -> Rows:
     """Returns the rows the process learns from: the best half of them, and the others evenly over all the rest."""
-    known = np.flatnonzero(~np.isnan(own))
-    ranked = known[np.argsort(own[known], kind="stable")]
     if len(ranked) <= MOST:
         return ranked
     best, rest = ranked[: MOST // 2], ranked[MOST // 2 :]
     return np.append(best, rest[np.linspace(0, len(rest) - 1, MOST - MOST // 2).round().astype(int)])
 
 
-def contenders(own: Array, values: Array, asked: Rows) -> Rows:
-    """Returns the rows of those that are at each rung now, and the best there, without those that are asked anyway."""
-    latest = values.shape[1] - np.argmax(~np.isnan(values[:, ::-1]), axis=1)
-    rest = ~np.isnan(own) & np.isfinite(np.where(np.isnan(values), 0, values)).all(axis=1)
-    rest[asked] = False
-    found = []
-    for level in range(1, values.shape[1] + 1):
-        rows = np.flatnonzero(rest & (latest == level))
-        found.append(rows[np.argsort(own[rows], kind="stable")[:CONTENDERS]])
-    return np.concatenate(found)
+def contenders(ranked: Rows, levels: Rows) -> Rows:
+    """Returns the first few of those that are at each level now."""
+    at = levels[ranked]
+    return np.concatenate([ranked[at == level][:CONTENDERS] for level in np.unique(at)])
 
 
 def combined(own: Array, noise: Array, believed: Array, unsure: Array) -> tuple[Array, Array]:
@@ -164,18 +159,16 @@ def combined(own: Array, noise: Array, believed: Array, unsure: Array) -> tuple[
     return weight * own + (1 - weight) * believed, weight * noise
 
 
-def skill(targets: Array, left_out: Array, noise: Array, prior: Prior) -> float:
-    """Returns the share of the targets' variation that the process explains of trials it was not shown."""
-    weight = 1 / (noise + prior.nugget + 0.1 * prior.signal)
-    mean = float(weight @ targets / weight.sum())
-    missed, varied = weight @ (targets - left_out) ** 2, weight @ (targets - mean) ** 2
-    return float(1 - missed / varied) if varied > 0 else 0.0
+def skill(targets: Array, left_out: Array, noise: Array) -> float:
+    """Returns the correlation of targets with what the process expects of them unseen, noisy ones counting less."""
+    weight = 1 / (noise + noise.mean() + LEAST_DEVIATION)
+    one, other = (each - float(weight @ each / weight.sum()) for each in (targets, left_out))
+    scale = math.sqrt(float(weight @ one**2) * float(weight @ other**2))
+    return float(weight @ (one * other)) / scale if scale > 0 else 0.0
 
 
-def fit_prior(records: Records, results: int, choices: tuple[int, ...], rng: np.random.Generator) -> Prior:
-    """Returns the hyperparameters that suit the first so many results best."""
-    values = records.first(results)
-    at = features(choices, records.points) - 0.5
-    own, noise, _ = outlook(values, np.zeros(len(values), bool), at)
-    rows = chosen(own)
-    return fit(records.points[rows], own[rows], noise[rows], choices, rng, trend=TREND)
+def fit_prior(known: Known, choices: tuple[int, ...], rng: np.random.Generator) -> Prior:
+    """Returns the hyperparameters that suit what is known best."""
+    own, noise, _ = outlook(known)
+    rows = chosen(np.argsort(own, kind="stable"))
+    return fit(known.points[rows], own[rows], noise[rows], choices, rng, trend=TREND)

@@ -4,7 +4,7 @@ import numpy as np
 
 from halvard.forecast.forecast import Forecast, fit_prior
 from halvard.forecast.process import Prior
-from halvard.forecast.records import Records
+from halvard.forecast.records import Array, Records
 from halvard.seeded import generator
 from halvard.study import StudySpec
 from halvard.tried import Tried
@@ -40,28 +40,16 @@ class Forecaster:
         """Returns what is to be expected of each trial, or why nothing can be said, for people."""
         if self._forecast is None:
             try:
-                self._forecast = self._made(self.records)
+                self._forecast = self._made(self._told())
             except (ValueError, ArithmeticError) as error:  # those of numpy.linalg are among them
                 self._forecast = f"the model failed: {error}"
         return self._forecast
 
-    def _made(self, records: Records) -> Forecast | str:
-        values = records.values[~np.isnan(records.values)]
-        if len(values) < FEWEST:
-            return f"{len(values)} of {FEWEST} results"
-        finite = values[np.isfinite(values)]
-        if not len(finite):
-            return f"none of {len(values)} results is finite"
-        if finite.min() == finite.max():
-            return f"all {len(finite)} finite results are equal"
-        results = len(values) // REFIT_EVERY * REFIT_EVERY
-        if self._prior is None or self._prior[0] != results:
-            rng = generator(self._spec.seed, results, _FIT)
-            self._prior = results, fit_prior(records, results, self._choices, rng)
-        return Forecast(records, self._prior[1])
+    def pending(self) -> Array:
+        """Returns the points (p, d) of the trials that have no result yet, in the order of their indices."""
+        return self._told().pending()
 
-    @property
-    def records(self) -> Records:
+    def _told(self) -> Records:
         """All that is known by now."""
         if self._records is None:
             self._records = Records(self._spec)
@@ -69,3 +57,20 @@ class Forecaster:
             self._records.put(index, tried)
         self._news.clear()
         return self._records
+
+    def _made(self, records: Records) -> Forecast | str:
+        known = records.known()
+        count = int((~np.isnan(known.values)).sum())
+        sound = known.values[~known.failed]
+        finite = sound[np.isfinite(sound)]
+        if count < FEWEST:
+            return f"{count} of {FEWEST} results"
+        if not len(finite):
+            return "no trial with a finite result is left"
+        if finite.min() == finite.max():
+            return f"all {len(finite)} finite results are equal"
+        then = count // REFIT_EVERY * REFIT_EVERY
+        if self._prior is None or self._prior[0] != then:
+            rng = generator(self._spec.seed, then, _FIT)
+            self._prior = then, fit_prior(known.first(then), self._choices, rng)
+        return Forecast(known, records.budgets, records.sign, self._prior[1])

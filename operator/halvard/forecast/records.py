@@ -1,6 +1,8 @@
 """What is known of all trials as arrays that grow with them: a row for each trial, at its index."""
 
 import math
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,44 +47,54 @@ class Records:
                 row["seconds"][level] = seconds if 0 < seconds < math.inf else math.nan
                 row["order"][level] = tried.orders.get(budget, 0)
 
-    @property
-    def points(self) -> Array:
-        """Points of the unit cube (n, d), NaN where a parameter is not active."""
-        return self._column("point")
+    def known(self) -> "Known":
+        """Returns what is known of the trials that have a result or failed."""
+        rows = self._rows[: self.count]
+        trials = np.flatnonzero(rows["failed"] | ~np.isnan(rows["value"]).all(axis=1))
+        told = rows[trials]
+        return Known(trials, told["point"], told["value"], told["seconds"], told["order"], told["failed"])
 
-    @property
-    def values(self) -> Array:
-        """Results (n, rungs) of which less is better, NaN where there is none yet, infinite where it is not finite."""
-        return self._column("value")
+    def pending(self) -> Array:
+        """Returns the points (p, d) of the trials that have no result yet, in the order of their indices."""
+        rows = self._rows[: self.count]
+        points: Array = rows["point"][rows["known"] & ~rows["failed"] & np.isnan(rows["value"]).all(axis=1)]
+        return points
 
-    @property
-    def seconds(self) -> Array:
-        """What the leg took that led to each result (n, rungs), NaN where nobody knows."""
-        return self._column("seconds")
 
-    @property
-    def failed(self) -> Flags:
-        """Whether nothing more will come of a trial (n,), because it failed or was stopped."""
-        flags: Flags = self._rows["failed"][: self.count]
-        return flags
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known of trials that have a result or failed, n of them in the order of their indices.
 
-    @property
-    def pending(self) -> Flags:
-        """Whether a trial has no result yet (n,)."""
-        none: Flags = self._rows["known"][: self.count] & ~self.failed & np.isnan(self.values).all(axis=1)
-        return none
+    `points` (n, d) of the unit cube are NaN where a parameter is not active; of `values` (n, rungs) less is better, NaN
+    where there is none yet and infinite where it is not finite; `seconds` (n, rungs) is what the legs took, NaN where
+    nobody knows; `failed` (n,): nothing more will come of it, because it failed or was stopped.
+    """
 
-    @property
-    def results(self) -> int:
-        """How many results there are."""
-        return int((~np.isnan(self.values)).sum())
+    trials: NDArray[np.intp]
+    points: Array
+    values: Array
+    seconds: Array
+    orders: Array
+    failed: Flags
 
-    def first(self, results: int) -> Array:
-        """Returns the values (n, rungs) as they were when so many results had come."""
-        orders = self._column("order")
-        last = np.partition(orders[~np.isnan(orders)], results - 1)[results - 1]
-        return np.where(orders <= last, self.values, np.nan)
+    def first(self, results: int) -> Self:
+        """Returns what was known when so many results had come, but for trials that failed."""
+        last = np.partition(self.orders[~np.isnan(self.values)], results - 1)[results - 1]
+        came = self.orders <= last
+        then = replace(
+            self,
+            values=np.where(came, self.values, np.nan),
+            seconds=np.where(came, self.seconds, np.nan),
+            failed=np.zeros_like(self.failed),
+        )
+        return then.of(np.flatnonzero(came.any(axis=1)))
 
-    def _column(self, name: str) -> Array:
-        column: Array = self._rows[name][: self.count]
-        return column
+    def of(self, rows: NDArray[np.intp]) -> Self:
+        """Returns what is known of some of them."""
+        return replace(self, **{each.name: getattr(self, each.name)[rows] for each in fields(self)})
+
+
+def latest_levels(values: Array) -> NDArray[np.intp]:
+    """Returns the highest level (n,) that has one of the values (n, rungs), and the top where none has."""
+    levels: NDArray[np.intp] = values.shape[1] - 1 - np.argmax(~np.isnan(values[:, ::-1]), axis=1)
+    return levels

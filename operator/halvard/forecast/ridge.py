@@ -1,4 +1,4 @@
-"""Bayesian ridge regression: a few coefficients, each with a normal prior around zero, and a noise that is estimated."""
+"""Bayesian ridge regression: a few coefficients, each with a normal prior around zero, and noise that is estimated."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,5 +29,5 @@ class Ridge:
         return design @ self.coefficients, self._spread(design) + self.noise
 
     def _spread(self, design: Array) -> Array:
-        spread: Array = np.einsum("nc,cd,nd->n", design, self._covariance, design, optimize=True)
+        spread: Array = ((design @ self._covariance) * design).sum(axis=1)
         return spread

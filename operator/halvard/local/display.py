@@ -14,7 +14,8 @@ from rich.text import Text
 
 from halvard.local.narrate import Line, configuration, number
 from halvard.model import Value
-from halvard.study import Study, StudyStatus
+from halvard.study import Study
+from halvard.study_status import StudyStatus
 from halvard.trial import Trial
 
 LINES = 8  # of the latest decisions on the screen
@@ -116,10 +117,16 @@ def display(console: Console) -> Display:
 
 
 def rungs(status: StudyStatus) -> Table:
-    """Returns the ladder, the highest rung first."""
-    table = _table("rung", "completed", "promoted", "running")
+    """Returns the ladder, the highest rung first; columns of what goes wrong only where something does."""
+    columns = {"completed": "completed", "promoted": "promoted", "running": "running"}
+    columns |= {
+        name: title
+        for name, title in (("not_finite", "not finite"), ("failed", "failed"))
+        if any(getattr(rung, name) for rung in status.rungs)
+    }
+    table = _table("rung", *columns.values())
     for rung in reversed(status.rungs):
-        table.add_row(str(rung.budget), *(str(n or "·") for n in (rung.completed, rung.promoted, rung.running)))
+        table.add_row(str(rung.budget), *(str(getattr(rung, name) or "·") for name in columns))
     return table
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from halvard.study import API_VERSION, Study, StudyStatus
+from halvard.study import API_VERSION, Study
+from halvard.study_status import StudyStatus
 from halvard.trial import Trial
 
 MUTABLE = ("parallelism", "limits", "suspend", "template")

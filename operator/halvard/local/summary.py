@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from halvard.local.display import clock
 from halvard.local.narrate import number
 from halvard.local.process import Leg
-from halvard.study import Study, StudyStatus
+from halvard.study import Study
+from halvard.study_status import Agreement, StudyStatus
 from halvard.trial import Trial
 
 
@@ -24,8 +25,17 @@ def costs(trials: Iterable[Trial], max_budget: int) -> Costs:
     for trial in trials:
         trained = sum(result.seconds for result in trial.status.rungs)
         spent += trained + trial.status.lost.seconds
-        full += trained / trial.done * max_budget if trial.done else trial.status.lost.seconds
+        full += _full(trial, trained, max_budget)
     return Costs(spent, full)
+
+
+def _full(trial: Trial, trained: float, max_budget: int) -> float:
+    status = trial.status
+    if trial.done:
+        return trained / trial.done * max_budget
+    if status.state == "Stopped" and status.step:
+        return status.lost.seconds / status.step * max_budget
+    return status.lost.seconds
 
 
 def summary(
@@ -53,6 +63,9 @@ def summary(
         ("trials", ends),
         ("training time", time),
         ("promotions", f"{hot} hot (the process went on), {resumed} legs resumed from a checkpoint"),
+        *_agreement(status),
+        *([("early stopping", status.control.message)] if status.control else []),
+        *(("late bloomers", c.message) for c in status.conditions if c.type == "LateBloomers" and c.status == "True"),
     ]
 
 
@@ -63,3 +76,28 @@ def _best(status: StudyStatus, metric: str, max_budget: int) -> list[tuple[str, 
     full = "the full budget" if best.budget == max_budget else f"budget {best.budget} of {max_budget}"
     parameters = [(f"  {name}", number(value)) for name, value in best.parameters.items()]
     return [("best", f"{metric} {number(best.value)} at {full}, by {best.trial}"), *parameters]
+
+
+def _agreement(status: StudyStatus) -> list[tuple[str, str]]:
+    """How far early results have foretold later ones, and how far to believe that."""
+    lines = [
+        (f"  {rung.budget} and {other.budget}", _agrees(other)) for rung in status.rungs for other in rung.agreement
+    ]
+    if not lines:
+        return []
+    what = "do they put trials in the same order at two budgets? tau is 1 where they do, 0 where chance does"
+    caution = (
+        "only trials that trained on can be compared, and they were chosen: over all trials, tau is mostly higher "
+        "(asha.control lets some of the others train on, too)"
+    )
+    return [("early results", what), *lines, ("", caution)]
+
+
+def _agrees(other: Agreement) -> str:
+    text = f"tau {other.tau:.2f} ({other.low:.2f} to {other.high:.2f}) over {other.trials} trials"
+    if other.low <= 0 <= other.high:
+        text += ": it may be chance"
+    if other.better is not None:
+        better = other.better
+        text += f", among the better half of them {better.tau:.2f} ({better.low:.2f} to {better.high:.2f})"
+    return text

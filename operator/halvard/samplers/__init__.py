@@ -1,9 +1,11 @@
 """Samplers pick the parameters of a new trial."""
 
+from collections.abc import Callable
+
 from halvard.forecast.forecaster import Forecaster
 from halvard.samplers.auto import Auto
 from halvard.samplers.bohb import Bohb
-from halvard.samplers.cube import CubeSampler
+from halvard.samplers.cube import CubeSampler, Points
 from halvard.samplers.gp import Gp
 from halvard.samplers.grid import Grid
 from halvard.samplers.model_based import ModelBased
@@ -13,7 +15,11 @@ from halvard.samplers.sobol import Sobol
 from halvard.samplers.tpe import Tpe
 from halvard.study import StudySpec
 
-__all__ = ["Proposal", "Sampler", "make_sampler"]
+__all__ = ["MakeSampler", "Proposal", "Sampler", "make_sampler"]
+
+
+MakeSampler = Callable[[Forecaster], Sampler]
+"""Makes a sampler that learns from this forecaster too."""
 
 
 def make_sampler(spec: StudySpec, forecaster: Forecaster | None = None) -> Sampler:
@@ -23,16 +29,20 @@ def make_sampler(spec: StudySpec, forecaster: Forecaster | None = None) -> Sampl
     """
     if spec.sampler.grid is not None:
         return Grid(spec)
+    return CubeSampler(spec, _points(spec, forecaster))
+
+
+def _points(spec: StudySpec, forecaster: Forecaster | None) -> Points:
     if spec.sampler.random is not None:
-        return CubeSampler(spec, Random(len(spec.parameters), spec.seed))
+        return Random(len(spec.parameters), spec.seed)
     if spec.sampler.sobol is not None:
-        return CubeSampler(spec, Sobol(len(spec.parameters), spec.seed))
+        return Sobol(len(spec.parameters), spec.seed)
     if spec.sampler.tpe is not None:
-        return CubeSampler(spec, ModelBased(spec, Tpe(spec)))
+        return ModelBased(spec, Tpe(spec))
     if spec.sampler.auto is not None:
-        return CubeSampler(spec, Auto(spec, forecaster or Forecaster(spec)))
+        return Auto(spec, forecaster)
     if spec.sampler.bohb is not None:
-        return CubeSampler(spec, ModelBased(spec, Bohb(spec)))
+        return ModelBased(spec, Bohb(spec))
     if spec.sampler.gp is not None:
-        return CubeSampler(spec, ModelBased(spec, Gp(spec)))
+        return ModelBased(spec, Gp(spec))
     raise ValueError("spec.sampler names no sampler")

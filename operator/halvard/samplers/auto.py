@@ -4,6 +4,7 @@ The model is that of `halvard.forecast`. A quarter of the trials are random what
 cannot be used.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
@@ -30,18 +31,19 @@ Array = NDArray[np.float64]
 class Auto:
     """Draws where the forecast promises most; at random where there is none, and always for a share."""
 
-    def __init__(self, spec: StudySpec, forecaster: Forecaster) -> None:
-        """Takes a study, and the forecaster that learns from it."""
-        self._parameters = spec.parameters
+    def __init__(self, spec: StudySpec, forecaster: Forecaster | None = None) -> None:
+        """Takes a study, and the forecaster that is told of its trials; without, each proposal makes its own."""
+        self._spec, self._parameters = spec, spec.parameters
         self._exact = all(map(_continuous, spec.parameters))
         self._is_choice = np.array([parameter.choice is not None for parameter in spec.parameters])
         self._seed = spec.seed
         self._forecaster = forecaster
         self._random = Random(len(spec.parameters), spec.seed)
 
-    def draws(self, index: int, tried: Mapping[int, Tried]) -> Iterator[Draw]:  # noqa: ARG002  # the forecaster knows
+    def draws(self, index: int, tried: Mapping[int, Tried]) -> Iterator[Draw]:
         """Yields the candidates, the most promising first, then random points; `why` says which, and why."""
-        forecast = self._forecaster.forecast()
+        forecaster = self._forecaster or self._taught(tried)
+        forecast = forecaster.forecast()
         if isinstance(forecast, str):
             return self._at_random(index, forecast)
         if forecast.skill <= 0:
@@ -49,27 +51,35 @@ class Auto:
         rng = generator(self._seed, index, 0)
         if rng.random() < RANDOM_SHARE:
             return self._at_random(index, f"as {RANDOM_SHARE:.0%} are")
-        candidates = self._candidates(forecast, rng)
+        try:
+            candidates = self._candidates(forecast, forecaster.pending(), rng)
+        except (ValueError, ArithmeticError) as error:  # those of numpy.linalg are among them
+            return self._at_random(index, f"the model failed: {error}")
         return chain(candidates, self._random.others(index, "new trial: random, what auto proposed was tried before"))
 
     def _at_random(self, index: int, why: str) -> Iterator[Draw]:
         return (draw._replace(why=f"new trial: random, {why}") for draw in self._random.draws(index, {}))
 
-    def _candidates(self, forecast: Forecast, rng: np.random.Generator) -> list[Draw]:
-        records = self._forecaster.records
-        points = self._points(records.points, forecast.mean, rng)
-        promise = forecast.ahead(self._encoded(points), records.points[records.pending])
-        why = f"new trial: auto on {records.results} results"
+    def _taught(self, tried: Mapping[int, Tried]) -> Forecaster:
+        forecaster = Forecaster(self._spec)
+        for index, each in tried.items():
+            forecaster.learn(index, each)
+        return forecaster
+
+    def _candidates(self, forecast: Forecast, pending: Array, rng: np.random.Generator) -> list[Draw]:
+        points = self._points(forecast, rng)
+        promise = forecast.ahead(self._encoded(points), pending)
+        why = f"new trial: auto on {forecast.results} results"
         return [Draw(point.tolist(), why) for point in points[np.argsort(-promise, kind="stable")]]
 
-    def _points(self, tried: Array, mean: Array, rng: np.random.Generator) -> Array:
+    def _points(self, forecast: Forecast, rng: np.random.Generator) -> Array:
         """Candidates (m, parameters): anywhere, and near the trials that are expected to end best."""
-        known = int((~np.isnan(mean)).sum())
-        best = np.argsort(mean, kind="stable")[: max(1, round(NEAR_SHARE * known))]  # NaN comes last
-        anywhere = rng.random((ANYWHERE, tried.shape[1]))
-        nearby = rng.random((NEARBY, tried.shape[1]))  # where the trial that it is near has no such parameter
-        centers = tried[rng.choice(best, NEARBY)]
+        best = np.argsort(forecast.mean, kind="stable")[: math.ceil(NEAR_SHARE * len(forecast.mean))]
+        anywhere = rng.random((ANYWHERE, len(self._parameters)))
+        nearby = rng.random((NEARBY, len(self._parameters)))  # where the trial that it is near has no such parameter
+        centers = forecast.points[rng.choice(best, NEARBY)]
         changes = rng.random(nearby.shape) < 1 / 2
+        changes[np.arange(NEARBY), rng.integers(nearby.shape[1], size=NEARBY)] = True  # one at least
         moved = np.abs((centers + NEAR * rng.standard_normal(nearby.shape) + 1) % 2 - 1)
         kept = np.where(changes, np.where(self._is_choice, nearby, moved), centers)
         return np.vstack([anywhere, np.where(np.isnan(centers), nearby, kept)])

@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 
 from halvard.forecast.normal import log_cdf, normal_scores
 from halvard.forecast.process import Process, fit
+from halvard.samplers.candidates import Candidates
 from halvard.samplers.evidence import Evidence, thinned
-from halvard.space import decode, encode
+from halvard.space import encode
 from halvard.study import StudySpec, Value
 
 FEWEST = 10
 RANDOM_SHARE = 0.25
 BEST, OTHERS, HOPELESS, PENDING = 100, 60, 40, 100  # trials of each kind that are learnt from at most, for the cost
-ANYWHERE, NEARBY = 200, 200  # candidates at random, and near the best trials
-NEAR_SHARE = 0.05  # of the results: those candidates are near to
-NEAR = 0.2  # standard deviation of the half of the coordinates that are moved
+NEAR_SHARE = 0.05  # of the results: the best, near which some of the candidates are
 CONFIDENCE = 2.0  # standard deviations; theory has it grow slowly with the trials
 MARGIN = 0.1  # an improvement by less than this share of a standard deviation of the results is none
 
@@ -43,13 +42,15 @@ class Gp:
         """Takes the space of a study, and what its sampler is to look for."""
         self._parameters = spec.parameters
         self._choices = tuple(len(parameter.choice or ()) for parameter in spec.parameters)
+        self._candidates = Candidates(spec.parameters)
         self._acquisition = ACQUISITIONS[spec.sampler.gp.acquisition if spec.sampler.gp else "ei"]
 
     def candidates(self, evidence: Evidence, rng: np.random.Generator) -> list[list[float]]:
         """Returns points of the unit cube, those most worth looking at first."""
         process, incumbent = self._learnt(evidence, rng)
-        points = self._points(evidence.ranked, rng)
-        mean, variance = process.predict(self._encoded([decode(self._parameters, point) for point in points.tolist()]))
+        best = evidence.ranked[: math.ceil(NEAR_SHARE * len(evidence.ranked))]
+        points = self._candidates.draw(self._encoded(best), rng)
+        mean, variance = process.predict(self._candidates.encoded(points))
         worth = self._acquisition(mean, np.sqrt(variance), incumbent)
         best_first: list[list[float]] = points[np.argsort(-worth, kind="stable")].tolist()
         return best_first
@@ -66,18 +67,6 @@ class Gp:
             points, targets = np.vstack([points, pending]), np.append(targets, expected)
             process = Process(prior, points, targets, np.zeros(len(targets)))
         return process, float(process.predict(points)[0].min())
-
-    def _points(self, ranked: Trials, rng: np.random.Generator) -> Array:
-        """Candidates (n, d): some anywhere, some as one of the best trials with about half of its coordinates moved."""
-        anywhere = rng.random((ANYWHERE + NEARBY, len(self._choices)))
-        best = self._encoded(ranked[: math.ceil(NEAR_SHARE * len(ranked))])
-        centers = best[rng.integers(len(best), size=NEARBY)]
-        moved = centers + NEAR * rng.standard_normal(centers.shape)
-        moved = np.abs((moved + 1) % 2 - 1)  # reflected at 0 and 1
-        redrawn = np.isnan(centers) | (np.array(self._choices) > 0)
-        moved = np.where(redrawn, anywhere[ANYWHERE:], moved)
-        kept = (rng.integers(2, size=centers.shape) == 0) & ~np.isnan(centers)
-        return np.vstack([anywhere[:ANYWHERE], np.where(kept, centers, moved)])
 
     def _encoded(self, trials: Trials) -> Array:
         return np.array([encode(self._parameters, trial) for trial in trials])

@@ -70,8 +70,9 @@ class Parzen:
         centers = np.where(self._known, self._centers, 0.0)
         mean = centers.sum(axis=0) / np.maximum(count, 1)
         squares = np.where(self._known, (centers - mean) ** 2, 0.0).sum(axis=0)
-        deviations: Array = np.sqrt((squares + self._prior * PRIOR_VARIANCE) / np.maximum(count + self._prior, 1))
-        return deviations * trials ** (-1 / (dimensions + 4))
+        variances = (squares + self._prior * PRIOR_VARIANCE) / np.maximum(count + self._prior, 1)
+        bandwidths: Array = np.sqrt(variances) * trials ** (-1 / (dimensions + 4))
+        return bandwidths
 
 
 def densest(parameters: Sequence[Parameter], points: Array, good: Parzen, bad: Parzen) -> list[list[float]]:

@@ -7,6 +7,8 @@ from halvard.forecast.forecaster import Forecaster
 from halvard.schedulers.adaptive import Adaptive
 from halvard.schedulers.asha import Asha
 from halvard.schedulers.hyperband import Hyperband
+from halvard.schedulers.median import Median
+from halvard.schedulers.patience import Patience
 from halvard.schedulers.scheduler import Scheduler
 from halvard.study import StudySpec
 
@@ -29,6 +31,10 @@ def make_scheduler(
         return Hyperband(scheduler.hyperband, goal, more_trials)
     if scheduler.adaptive is not None:
         return Adaptive(scheduler.adaptive, goal, forecaster or Forecaster(spec))
+    if scheduler.median is not None:
+        return Median(scheduler.median, goal)
+    if scheduler.patience is not None:
+        return Patience(scheduler.patience, goal)
     if scheduler.none is not None:  # a ladder of one rung, from which nothing is promoted
         return Asha(scheduler_spec.Asha(min_budget=scheduler.none.budget, max_budget=scheduler.none.budget), goal)
     raise ValueError("spec.scheduler names no scheduler")

@@ -69,7 +69,6 @@ class Adaptive(Halving):
                 why = f"promoted: {self._sentence(index, level, forecast)}"
                 self._gone[level].add(index)
                 self._reach(index, level + 1)
-                self._rungs[level].promoted += 1
                 return Promotion(index, self.budgets[level + 1], why)
         return None
 
@@ -99,10 +98,9 @@ class Adaptive(Halving):
         """The first of those that wait at a rung."""
         if isinstance(forecast, str):
             return self._rungs[level].best_waiting(self._gone[level])
-        known, records = len(forecast.promise), self._forecaster.records
-        waits = np.isfinite(records.values[:known, level]) & ~records.failed[:known]
-        rows = np.flatnonzero(waits & (self._reached[:known] == level))
-        return int(rows[np.argmax(forecast.promise[rows])]) if len(rows) else None
+        waits = forecast.finite[:, level] & ~forecast.failed & (self._reached[forecast.trials] == level)
+        rows = np.flatnonzero(waits)
+        return int(forecast.trials[rows[np.argmax(forecast.promise[rows])]]) if len(rows) else None
 
     def _hurdle(self, index: int, level: int, forecast: Forecast | str) -> str:
         """What keeps a trial from going on, for people; empty where nothing does."""
@@ -112,9 +110,9 @@ class Adaptive(Halving):
         place, completed = self._place(index, level, forecast)
         if completed < FEWEST or (place - 1) * self._eta >= completed:
             return f"only the best 1/{self._eta} may go on"
-        above = self._reached[: len(forecast.legs)] > level
+        above = self._reached[forecast.trials] > level
         took = float(forecast.legs[above, level + 1].sum())
-        own, below = float(forecast.legs[index, level + 1]), float(forecast.spent(level))
+        own, below = float(forecast.legs[forecast.row(index), level + 1]), forecast.spent(level)
         if took + own > RHO * below:
             return (
                 f"rung {self.budgets[level + 1]} has its share of the time: {took:.3g} + {own:.3g} of {RHO * below:.3g}"
@@ -123,8 +121,8 @@ class Adaptive(Halving):
 
     def _place(self, index: int, level: int, forecast: Forecast) -> tuple[int, int]:
         """The trial's place by promise among all that have a result at a rung, and how many have."""
-        there = forecast.promise[~np.isnan(self._forecaster.records.values[: len(forecast.promise), level])]
-        return 1 + int((there > forecast.promise[index]).sum()), len(there)
+        there = forecast.promise[forecast.came[:, level]]
+        return 1 + int((there > forecast.promise[forecast.row(index)]).sum()), len(there)
 
     def _sentence(self, index: int, level: int, forecast: Forecast | str) -> str:
         standing = self.standing(index, self.budgets[level])

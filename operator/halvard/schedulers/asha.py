@@ -1,6 +1,6 @@
 """ASHA: asynchronous successive halving, promotion type (Li et al., MLSys 2020, arXiv 1810.05934, Algorithm 2)."""
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 from typing_extensions import override
@@ -14,6 +14,7 @@ from halvard.study import Goal
 from halvard.trial import Trial
 
 _BRACKETS = 0x6272616B  # sets the draws of brackets apart from those of parameters
+_CONTROLS = 0x636F6E74  # and those of trials that go on to see what early stopping loses
 
 
 class Asha(Halving):
@@ -24,7 +25,9 @@ class Asha(Halving):
     the worst and never goes on; a trial that was withdrawn keeps its places and never goes on either; a new trial's
     bracket is drawn from (seed, index) with the shares that the brackets have in Hyperband; promotions of all brackets
     come before new trials, the highest rung first, then the bracket with the longer ladder. At rungs below `grace`
-    every finite result goes on.
+    every finite result goes on. With `control`, every round(1 / control)-th promotion goes to a trial of the same rung
+    that is not due, drawn from those that came there since the last draw; the due one is promoted next
+    (docs/decisions/0017).
     """
 
     def __init__(self, asha: scheduler_spec.Asha, goal: Goal, seed: int = 0) -> None:
@@ -35,7 +38,12 @@ class Asha(Halving):
         self._count = asha.brackets
         sizes = bracket_sizes(len(self.budgets), self._eta)[: self._count]
         self._shares = list(accumulate(sizes))
-        self._rungs = {(b, budget): Rung(budget, goal) for b in range(self._count) for budget in self.budgets[b:]}
+        self._period = round(1 / asha.control) if asha.control else 0
+        self._rungs = {
+            (b, budget): Rung(budget, goal, draws=self._period > 0 and self._grace <= budget < self.max_budget)
+            for b in range(self._count)
+            for budget in self.budgets[b:]
+        }
         self._brackets: dict[int, int] = {}  # by trial index, of those that are not in bracket 0
 
     @override
@@ -48,6 +56,12 @@ class Asha(Halving):
             )
         self._enter(trial.index, bracket)
         super().fold(trial)
+        results, spec = trial.status.rungs, trial.spec
+        for result, later in pairwise(results):
+            if later.control:
+                self.rung(trial.index, result.budget).add_draw(later.decided)
+        if spec.control and results and spec.budget > trial.done:
+            self.rung(trial.index, trial.done).add_draw(spec.order)
 
     def start(self, index: int) -> Start:
         """Returns the bracket drawn for this trial, and its lowest rung."""
@@ -64,9 +78,27 @@ class Asha(Halving):
                 index = rung.best_waiting(self._withdrawn)
                 # only the best that waits can be among those that go on without having been promoted
                 if index is not None and rung.place(index) <= self._go_on(rung):
-                    rung.promote()
-                    return Promotion(index, above, f"promoted: {self.standing(index, budget).sentence()}")
+                    control = self._control(rung, above) if self._period else None
+                    return control or self._promotion(rung, index, above)
         return None
+
+    def _promotion(self, rung: Rung, index: int, above: int) -> Promotion:
+        rung.promote()
+        return Promotion(index, above, f"promoted: {self.standing(index, rung.budget).sentence()}")
+
+    def _control(self, rung: Rung, above: int) -> Promotion | None:
+        """The promotion of one that is not due, where it is the turn of those and the rung has one."""
+        number = sum(each.promoted for each in self._rungs.values()) + 1
+        drawable = rung.drawable(self._withdrawn, self._go_on(rung)) if number % self._period == 0 else []
+        if not drawable:
+            return None
+        index = drawable[generator(self._seed, number, _CONTROLS).integers(len(drawable))]
+        rung.draw(index)
+        why = (
+            f"control: drawn at random from the {len(drawable)} that came to rung {rung.budget} since the last draw "
+            "and were not due, to see what early stopping loses"
+        )
+        return Promotion(index, above, f"{why}: {self.standing(index, rung.budget).sentence()}", control=True)
 
     @override
     def standing(self, index: int, budget: int) -> Standing:

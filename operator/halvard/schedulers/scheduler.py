@@ -52,6 +52,9 @@ class Scheduler(Protocol):
     def withdraw(self, index: int) -> None:
         """Takes a trial out of the running; its results stay."""
 
+    def converged(self, index: int) -> float | None:
+        """Returns the final value of a trial that was stopped because it had come to it; None for any other."""
+
     def explain(self, index: int, budget: int) -> str:
         """Returns where a result stands, for people."""
 
@@ -73,7 +76,8 @@ class Halving(ABC):
         """Takes in a stored trial: a result was promoted if the trial's budget is above it."""
         for result in trial.status.rungs:
             rung = self.rung(trial.index, result.budget)
-            rung.add(trial.index, result.value, promoted=trial.spec.budget > result.budget)
+            promoted = trial.spec.budget > result.budget
+            rung.add(trial.index, result.value, promoted=promoted, order=result.order)
         if trial.status.state in ("Failed", "Stopped"):
             self.withdraw(trial.index)
 
@@ -88,6 +92,10 @@ class Halving(ABC):
     def withdraw(self, index: int) -> None:
         """Never promotes this trial again; its results stay in their rungs."""
         self._withdrawn.add(index)
+
+    def converged(self, index: int) -> float | None:  # noqa: ARG002
+        """Returns None: what is stopped might have become better."""
+        return None
 
     def explain(self, index: int, budget: int) -> str:
         """Returns the standing of a result as a sentence."""

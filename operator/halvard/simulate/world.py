@@ -19,12 +19,13 @@ from halvard.faults import EVICTED, METRICS_UNAVAILABLE, NODE_LOST
 from halvard.plan import Action, Announce, CreateTrial, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.pods import gpus
 from halvard.progress import Progress
-from halvard.samplers import Sampler
+from halvard.samplers import MakeSampler
 from halvard.simulate.conditions import Conditions
 from halvard.simulate.result import Decision, Improvement, Simulated, Simulation, Span
 from halvard.simulate.table import Rows, Table
 from halvard.status import study_status
-from halvard.study import Study, StudyStatus
+from halvard.study import Study
+from halvard.study_status import StudyStatus
 from halvard.trial import Trial
 from halvard_trainer.reports import Report
 
@@ -34,11 +35,11 @@ LOST = Fault(NODE_LOST, "its worker was lost", counted=False)
 MOST_FAULTS = 1000  # of one trial
 
 
-def simulate(study: Study, table: Table, conditions: Conditions, sampler: Sampler | None = None) -> Simulation:
+def simulate(study: Study, table: Table, conditions: Conditions, sampler: MakeSampler | None = None) -> Simulation:
     """Returns what comes of the study, whose parallelism is the number of workers; it begins anew, and not suspended.
 
-    `sampler` takes the place of the study's own. There are no more trials than the table has rows. Raises TableError
-    where study and table do not fit, ValueError where the conditions let no leg come to its end.
+    `sampler` makes what takes the place of the study's own. There are no more trials than the table has rows. Raises
+    TableError where study and table do not fit, ValueError where the conditions let no leg come to its end.
     """
     limits = study.spec.limits
     trials = min(limits.trials or len(table.u), len(table.u))
@@ -77,8 +78,8 @@ class Attempt:
 class World:
     """Runs one study to its end."""
 
-    def __init__(self, study: Study, table: Table, conditions: Conditions, sampler: Sampler | None = None) -> None:
-        """Takes a study that has not begun; `sampler` takes the place of its own."""
+    def __init__(self, study: Study, table: Table, conditions: Conditions, sampler: MakeSampler | None = None) -> None:
+        """Takes a study that has not begun; `sampler` makes what takes the place of its own."""
         self._study, self._table, self._conditions = study, table, conditions
         self._progress = Progress(study, resumable=conditions.checkpoints, sampler=sampler)
         table.check_fits(study.spec, self._progress.tuner.max_budget)
@@ -142,7 +143,11 @@ class World:
                 self._queue.append(Attempt(trial.index, trial.attempt, row, action.start, trial.spec.budget))
             case StopLeg(trial, number):
                 self._stopped += self._stop((trial.index, number))
-            case SaveStatus() | Announce():
+            case SaveStatus(trial):
+                attempt = self._attempts.get((trial.index, trial.attempt))
+                if attempt is not None and trial.finished:  # it may be stopped in the middle of its leg
+                    attempt.waits = True
+            case Announce():
                 pass
 
     def _decided(self, trial: Trial, *, hot: bool) -> None:

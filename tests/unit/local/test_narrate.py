@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from halvard.local.display import Log, Running, Screen, View, clock
+from halvard.local.display import Log, Running, Screen, View, clock, rungs
 from halvard.local.narrate import Line, Narrator
 from halvard.local.process import Leg
 from halvard.local.summary import Costs, costs, summary
 from halvard.plan import Announce, SaveSpec, SaveStatus, StartLeg
-from halvard.study import BestTrial, RungStatus, Study, StudySpec, StudyStatus, TrialCounts
+from halvard.study import Study, StudySpec
+from halvard.study_status import Agreement, BestTrial, Condition, RankAgreement, RungStatus, StudyStatus, TrialCounts
 from halvard.trial import Lost, RungResult, SavedCheckpoint, Trial, TrialSpec, TrialStatus
 
 STUDY = Study(
@@ -103,10 +104,55 @@ def test_the_closing_words_count_hot_promotions_and_resumed_legs() -> None:
     assert said["best"] == "no trial has a result"
 
 
+def test_the_closing_words_tell_whether_early_results_foretold_later_ones() -> None:
+    better = RankAgreement(trials=20, tau=0.5, low=0.24, high=0.694)
+    told = (
+        Agreement(budget=3, trials=40, tau=0.71, low=0.6, high=0.8, better=better),
+        Agreement(budget=9, trials=12, tau=-0.1, low=-0.4, high=0.25),
+    )
+    status = StudyStatus(rungs=(RungStatus(budget=1, agreement=told), RungStatus(budget=3)))
+    said = dict(summary(STUDY, status, [], [], 9))
+    assert said["  1 and 3"] == (
+        "tau 0.71 (0.60 to 0.80) over 40 trials, among the better half of them 0.50 (0.24 to 0.69)"
+    )
+    assert said["  1 and 9"] == "tau -0.10 (-0.40 to 0.25) over 12 trials: it may be chance"
+    assert "early results" in said
+    assert "late bloomers" not in said
+    assert "early results" not in dict(summary(STUDY, StudyStatus(), [], [], 9))
+
+
+@pytest.mark.parametrize("raised", [True, False])
+def test_the_closing_words_have_the_alarm_while_it_is_raised(raised: bool) -> None:  # noqa: FBT001  # a table of cases
+    condition = Condition(
+        type="LateBloomers",
+        status="True" if raised else "False",
+        reason="EarlyResultsMislead",
+        message="of two trials, …",
+        last_transition_time=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    said = dict(summary(STUDY, StudyStatus(conditions=(condition,)), [], [], 9))
+    assert said.get("late bloomers") == ("of two trials, …" if raised else None)
+
+
+def test_the_ladder_shows_what_is_not_finite_or_failed_only_where_something_is() -> None:
+    text = StringIO()
+    console = Console(file=text, width=100)
+    console.print(rungs(StudyStatus(rungs=(RungStatus(budget=1, completed=7, not_finite=2), RungStatus(budget=3)))))
+    console.print(rungs(StudyStatus(rungs=(RungStatus(budget=1, completed=7, failed=1),))))
+    lines = [line.split() for line in text.getvalue().splitlines()]
+    assert lines == [
+        ["rung", "completed", "promoted", "running", "not", "finite"],
+        ["3", "·", "·", "·", "·"],
+        ["1", "7", "·", "·", "2"],
+        ["rung", "completed", "promoted", "running", "failed"],
+        ["1", "7", "·", "·", "1"],
+    ]
+
+
 def test_the_screen_shows_rungs_running_trials_the_best_and_the_latest_decision() -> None:
     best = BestTrial(trial="digits-0003", value=0.125, budget=3, parameters={"lr": 0.5})
-    rungs = (RungStatus(budget=1, completed=7, promoted=2), RungStatus(budget=3, completed=1, running=1))
-    status = StudyStatus(state="Running", trials=TrialCounts(total=8, running=1, paused=7), best=best, rungs=rungs)
+    ladder = (RungStatus(budget=1, completed=7, promoted=2), RungStatus(budget=3, completed=1, running=1))
+    status = StudyStatus(state="Running", trials=TrialCounts(total=8, running=1, paused=7), best=best, rungs=ladder)
     view = View(STUDY, status, (Running(trial(5, budget=3), 2, 0.5, ("1",)),), waiting=2)
     text = StringIO()
     with Screen(Console(file=text, force_terminal=True, width=120, color_system=None)) as screen:

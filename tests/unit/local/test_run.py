@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from halvard.decide import LOOK_AHEAD
+from unit.local.conftest import Workshop
 
 
 def test_a_study_runs_to_its_end_and_finds_the_smallest_x(finished: Any) -> None:
@@ -95,6 +96,30 @@ def test_reports_are_read_from_standard_output_by_a_pattern(workshop: Any) -> No
 
     assert (done.returncode, done.stderr) == (0, "")
     assert [trial["status"]["rungs"][0]["step"] for trial in workshop.trials()] == [1, 1, 1, 1]
+
+
+def test_a_killed_run_goes_on_to_stop_the_same_trials_at_the_same_reports(workshop: Any, tmp_path: Path) -> None:
+    spec = {"scheduler": {"median": {"budget": 5, "trials": 1}}, "limits": {"trials": 6}}
+    done = workshop.run(workshop.manifest(**spec, env={"SECONDS_A_STEP": "0.05"}))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stopped   the best value by step 1, " in done.stdout
+    stopped = [trial["status"] for trial in workshop.trials() if trial["status"]["state"] == "Stopped"]
+    assert len(stopped) > 1
+    assert all(status["lost"]["seconds"] > 0 for status in stopped)
+
+    (tmp_path / "another").mkdir()
+    killed = Workshop(tmp_path / "another")
+    manifest = killed.manifest(**spec, env={"SECONDS_A_STEP": "0.05"})
+    runner = killed.interrupt(manifest, signal.SIGKILL, after=8)
+    assert runner.returncode == -signal.SIGKILL, "it had ended before it was killed"
+    done = killed.run(manifest)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert killed.decisions() == workshop.decisions()
+    assert curves(killed) == curves(workshop)
+
+
+def curves(workshop: Any) -> list[Any]:
+    return [trial["status"]["curve"] for trial in workshop.trials()]
 
 
 @pytest.mark.parametrize("after", [2, 9, 15])

@@ -16,6 +16,7 @@ class PaperAsha:
     results: list[dict[int, float]] = field(default_factory=list)
     promoted: list[set[int]] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
+    grace: int = 1  # not in the paper: at rungs below it all are candidates
 
     def __post_init__(self) -> None:
         self.results = [{} for _ in self.budgets]
@@ -28,7 +29,7 @@ class PaperAsha:
         """The promotion to run next as (trial, budget); None where the paper would grow the bottom rung."""
         for k in reversed(range(len(self.budgets) - 1)):
             ranked = sorted(self.results[k], key=lambda index: (self.results[k][index], index))
-            candidates = ranked[: len(ranked) // self.eta]
+            candidates = ranked if self.budgets[k] < self.grace else ranked[: len(ranked) // self.eta]
             promotable = [t for t in candidates if self._may_go_on(t, k)]
             if promotable:
                 self.promoted[k].add(promotable[0])

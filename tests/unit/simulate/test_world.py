@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from halvard.simulate.conditions import Conditions
 from halvard.simulate.result import Simulation, Span
 from halvard.simulate.table import Rows, Table
-from halvard.simulate.world import simulate
 from halvard.study import Study
 from halvard.tuner import Tuner
 from unit.simulate.conftest import arrays, make_study
+from unit.simulate.conftest import checked as simulate
 
 TABLE = Table.from_arrays(arrays())
 STUDIES = {
@@ -26,6 +26,9 @@ STUDIES = {
     "brackets": make_study(scheduler={"asha": {"maxBudget": 9, "brackets": 3}}),
     "hyperband": make_study(scheduler={"hyperband": {"maxBudget": 9}}),
     "none": make_study(scheduler={"none": {"budget": 9}}),
+    "grace": make_study(scheduler={"asha": {"maxBudget": 9, "grace": 3}}),
+    "median": make_study(scheduler={"median": {"budget": 9, "trials": 2}}),
+    "patience": make_study(scheduler={"patience": {"budget": 9, "patience": 2, "minDelta": 0.015, "interval": 2}}),
     "tpe": make_study(sampler={"tpe": {}}, initialPoints=[{"lr": 0.1}]),
 }
 ROUGH = Conditions(5, start_up=20.0, stragglers=0.5, dropped=0.2, lost_every=3600.0, hot=False, checkpoints=False)
@@ -42,7 +45,10 @@ def loop(study: Study) -> Iterator[tuple[int, int, str]]:
         yield leg.index, leg.budget, leg.decision
         if leg.new:
             trained[leg.index] = rows.take(TABLE.point(study.spec.parameters, leg.parameters))
-        tuner.tell(leg.index, leg.budget, float(TABLE.value[trained[leg.index], leg.budget - 1]))
+        for step in range(leg.start + 1, leg.budget + 1):
+            if tuner.tell(leg.index, step, float(TABLE.value[trained[leg.index], step - 1])).stop:
+                tuner.withdraw(leg.index)
+                break
 
 
 # --- decisions
@@ -60,6 +66,16 @@ def test_what_only_costs_time_changes_no_decision_of_one_worker(rough: dict[str,
     easy, hard = (simulate(make_study(), TABLE, Conditions(1, **changes)) for changes in ({"start_up": 9.0}, rough))
     assert [(d.trial, d.budget) for d in hard.decisions] == [(d.trial, d.budget) for d in easy.decisions]
     assert hard.seconds != easy.seconds
+
+
+@pytest.mark.parametrize("name", ["median", "patience"])
+def test_a_trial_that_is_stopped_leaves_at_that_report_and_its_place_is_used_at_once(name: str) -> None:
+    simulation = simulate(STUDIES[name], TABLE, Conditions(2))
+    stopped = [trial for trial in simulation.trials if trial.trial.status.state == "Stopped"]
+    assert len(stopped) > 5
+    assert [span.step for trial in stopped for span in trial.spans] == [t.trial.status.curve[-1].step for t in stopped]
+    assert simulation.busy()["paused"] == pytest.approx(sum(span.seconds for t in stopped for span in t.spans))
+    assert sum(simulation.busy().values()) >= 2 * simulation.seconds - TABLE.seconds.sum(axis=1).max()
 
 
 def test_the_same_seed_gives_the_same_and_another_one_another() -> None:

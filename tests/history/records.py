@@ -1,0 +1,140 @@
+"""What is left of a study, and the order in which it happened: what the rules of this package are held against."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from halvard.study import Study
+from halvard.trial import Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """An attempt of a trial: its trainer held `gpus` from `began` until `ended`, in seconds since the epoch.
+
+    `ended` is None where nobody could see it end. `fenced`: when the trial was stored with a higher number, or as
+    finished: from then on nothing that it says is believed; None: never.
+    """
+
+    trial: int
+    attempt: int
+    uid: str
+    began: float
+    ended: float | None
+    fenced: float | None = None
+    gpus: float = 0.0
+
+    @property
+    def believed_until(self) -> float:
+        """When it ended, or was not believed any more; infinity where neither is known."""
+        return min((at for at in (self.ended, self.fenced) if at is not None), default=float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A report that was believed: it came at `at` from the Pod with this uid, and was taken for this trial's."""
+
+    trial: int
+    uid: str
+    step: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A study and its Trials as they are stored now; no Trial was deleted, and no limit changed on the way.
+
+    The rest is optional, and rules that need it are held where it is given. `parallelism`: the highest it ever was (by
+    default the present one). `pods`, `accepted`: all there were. `versions`: every state in which a Trial was ever
+    stored, in order. `quiet`: what an operator wrote that was started again when nothing was left to do. `undisturbed`:
+    the Trials of the same study, its reports in the same order, without a fault.
+    """
+
+    study: Study
+    trials: tuple[Trial, ...]
+    parallelism: int | None = None
+    pods: tuple[Pod, ...] | None = None
+    accepted: tuple[Accepted, ...] | None = None
+    versions: tuple[Trial, ...] | None = None
+    quiet: tuple[str, ...] | None = None
+    undisturbed: tuple[Trial, ...] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the study has ended."""
+        return self.study.status.state in ("Complete", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that does not hold, of which trial (None: of the study), and the numbers."""
+
+    rule: str
+    trial: int | None
+    message: str
+
+    @override
+    def __str__(self) -> str:
+        """Returns it for people."""
+        return f"{self.rule}: " + ("" if self.trial is None else f"trial {self.trial}: ") + self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A trial that had trained until `start` (0: a new one) was to train until `budget`."""
+
+    order: int
+    trial: int
+    bracket: int
+    start: int
+    budget: int
+    control: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A leg brought its result, None where it is not finite."""
+
+    order: int
+    trial: int
+    bracket: int
+    budget: int
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A trial failed, or was stopped."""
+
+    order: int
+    trial: int
+
+
+Event = Decided | Result | Withdrawn
+
+
+def life(trial: Trial) -> list[Event]:
+    """Returns what happened to a trial, one after the other, whatever the orders say."""
+    spec, events, start = trial.spec, list[Event](), 0
+    for result in trial.status.rungs:
+        events += [
+            Decided(
+                result.decided, spec.index, spec.bracket, start, result.budget, result.control, why=result.decision
+            ),
+            Result(result.order, spec.index, spec.bracket, result.budget, result.value),
+        ]
+        start = result.budget
+    if spec.budget > start:
+        events.append(
+            Decided(spec.order, spec.index, spec.bracket, start, spec.budget, spec.control, why=spec.decision)
+        )
+    if trial.status.state in ("Failed", "Stopped"):
+        events.append(Withdrawn(trial.status.order, spec.index))
+    return events
+
+
+def timeline(trials: Iterable[Trial]) -> list[Event]:
+    """Returns what happened to all of them, by the orders."""
+    return sorted((event for trial in trials for event in life(trial)), key=lambda event: event.order)

@@ -1,0 +1,79 @@
+"""A sampler that fails does not end its study."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from halvard.samplers import Proposal, make_sampler
+from halvard.samplers.fallback import propose
+from halvard.study import StudySpec
+from halvard.tried import Tried
+from halvard.tuner import Tuner
+from unit.searches import SQUARE, bowl, study_spec
+
+
+class Failing:
+    """Fails at every third trial."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self._random = make_sampler(study_spec(sampler="random", seed=99))
+
+    def propose(self, index: int, tried: Mapping[int, Tried]) -> Proposal | None:
+        if index % 3 == 0:
+            raise self._error
+        return self._random.propose(index, tried)
+
+
+def study(**changes: Any) -> StudySpec:
+    return study_spec(sampler="gp").model_copy(update=changes)
+
+
+def test_a_study_goes_on_at_random_where_its_sampler_fails() -> None:
+    tuner = Tuner(study(), sampler=lambda _: Failing(ValueError("no such thing\nand more of it")))
+    legs = []
+    while leg := tuner.ask():
+        legs.append(leg)
+        tuner.tell(leg.index, leg.budget, bowl(leg.parameters))
+    new = [leg for leg in legs if leg.new]
+    assert [leg.index for leg in new] == list(range(10))
+    random = make_sampler(study_spec(sampler="random"))
+    for leg in new:
+        if leg.index % 3 == 0:
+            assert leg.decision == "new trial: random, as gp failed: ValueError: no such thing"
+            assert Proposal(leg.parameters) == random.propose(leg.index, {})
+        else:
+            assert leg.decision == "new trial"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError(), "RuntimeError: "),
+        (KeyError("x"), "KeyError: 'x'"),
+        (ValueError("y" * 500), "ValueError: " + "y" * 188),
+        (ZeroDivisionError("\n"), "ZeroDivisionError: "),
+    ],
+)
+def test_an_error_is_said_in_one_line_that_is_not_too_long(error: Exception, said: str) -> None:
+    proposal = propose(Failing(error), study(), 0, {})
+    assert proposal is not None
+    assert proposal.why == f"new trial: random, as gp failed: {said}"
+
+
+def test_an_initial_point_is_one_all_the_same() -> None:
+    spec = study(initial_points=({"x0": 0.5},))
+    proposal = propose(Failing(ValueError("no")), spec, 0, {})
+    assert proposal is not None
+    assert (proposal.parameters["x0"], proposal.why) == (0.5, "new trial: initialPoints[0]")
+
+
+def test_a_space_that_is_over_is_over() -> None:
+    spec = study_spec([{"name": "x", "choice": ["only"]}], "tpe")
+    assert propose(Failing(ValueError("no")), spec, 3, {0: Tried({"x": "only"}, {}, failed=False)}) is None
+
+
+def test_only_errors_are_caught() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        propose(Failing(KeyboardInterrupt()), study_spec(SQUARE), 0, {})
