@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np  # noqa: F401  # loaded, so that its threads can be limited
+from threadpoolctl import threadpool_limits
 
 from halvard import __version__
 
@@ -17,6 +19,8 @@ from halvard import __version__
 @click.version_option(__version__)
 def main() -> None:
     """Tune hyperparameters by asynchronous successive halving."""
+    # matrices of a few hundred rows: several threads only get in each other's way, and in that of the trainers
+    threadpool_limits(1, user_api="blas")
 
 
 @main.command()

@@ -13,6 +13,7 @@ from halvard.events import Ended, Event, Fault, Outdated, Placed, Reported, Star
 from halvard.faults import VANISHED
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import TEMPLATE_CHANGED, Live, Outcome, Progress
+from halvard.samplers.fallback import tells_of_a_failure
 from halvard.template import termination_grace
 from halvard.trial import RungResult, Trial
 from halvard.tuner import Leg
@@ -228,6 +229,7 @@ class _Turn:
         if known is None:
             trial = self._replace(lifecycle.new_trial(self.progress.study.name, leg.trial_spec()))
             self.actions.append(CreateTrial(trial))
+            self._watch_sampler(leg)
         else:
             hot = leg.index in self.progress.live
             trial = self._replace(lifecycle.promoted(known, leg.trial_spec()))
@@ -235,6 +237,13 @@ class _Turn:
             if not hot:
                 self._await_pod(trial)
         self.progress.assigned.add(leg.index)
+
+    def _watch_sampler(self, leg: Leg) -> None:
+        """Tell once that the sampler fails; every trial's decision says so too."""
+        failed = tells_of_a_failure(leg.decision)
+        if failed and not self.progress.sampler_failed:
+            self._announce("SamplerFailed", f"trial {leg.index}: {leg.decision}", warning=True)
+        self.progress.sampler_failed = failed
 
     def _await_pod(self, trial: Trial) -> None:
         self._replace(lifecycle.waiting(trial))

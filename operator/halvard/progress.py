@@ -106,6 +106,7 @@ class Progress:
         self.target_reached = next(
             (t.name for t in self.trials.values() for r in t.status.rungs if self.hits_target(r.value)), ""
         )
+        self.sampler_failed = False  # at the latest new trial
         self.block: Block | None = None
         self.started_at = study.status.start_time.timestamp() if study.status.start_time else None
         self.suspended = any(c.type == "Suspended" and c.status == "True" for c in study.status.conditions)

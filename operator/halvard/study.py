@@ -208,7 +208,7 @@ class StudySpec(Model):
 
     objective: Objective
     parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=64)]
-    sampler: Sampler = Sampler(random=RandomSampler())
+    sampler: Sampler = Sampler(auto=AutoSampler())
     initial_points: Annotated[
         tuple[Annotated[Mapping[str, Value], Field(max_length=64)], ...], Field(max_length=64, default_factory=tuple)
     ]

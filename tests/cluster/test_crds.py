@@ -124,7 +124,7 @@ def test_parallelism_limits_suspend_and_template_may_change_at_any_time(apply: A
 def test_the_stored_study_shows_the_defaults_it_runs_with(apply: Apply) -> None:
     stored = apply(spec=spec())["spec"]
 
-    assert stored["sampler"] == {"random": {}}
+    assert stored["sampler"] == {"auto": {}}
     ladder = {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3}
     assert stored["scheduler"] == {"asha": {**ladder, "brackets": 1, "grace": 1, "control": 0}}
     assert stored["limits"] == {"trials": 3, "failedTrials": 20}

@@ -37,6 +37,7 @@ def study(**spec: Any) -> Study:
     base: dict[str, Any] = {
         "objective": {"metric": "loss", "goal": "minimize"},
         "parameters": [{"name": "x", "float": {"min": 0.0, "max": 1.0}}],
+        "sampler": {"random": {}},
         "scheduler": {"asha": {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3}},
         "parallelism": 3,
         "limits": {"trials": 12},

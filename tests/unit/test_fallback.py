@@ -5,23 +5,26 @@ from typing import Any
 
 import pytest
 
+from halvard.decide import decide
+from halvard.plan import Announce
+from halvard.progress import Progress
 from halvard.samplers import Proposal, make_sampler
 from halvard.samplers.fallback import propose
-from halvard.study import StudySpec
+from halvard.study import Study, StudySpec
 from halvard.tried import Tried
 from halvard.tuner import Tuner
 from unit.searches import SQUARE, bowl, study_spec
 
 
 class Failing:
-    """Fails at every third trial."""
+    """Fails at every third trial, or at every one."""
 
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
+    def __init__(self, error: BaseException, every: int = 3) -> None:
+        self._error, self._every = error, every
         self._random = make_sampler(study_spec(sampler="random", seed=99))
 
     def propose(self, index: int, tried: Mapping[int, Tried]) -> Proposal | None:
-        if index % 3 == 0:
+        if index % self._every == 0:
             raise self._error
         return self._random.propose(index, tried)
 
@@ -77,3 +80,11 @@ def test_a_space_that_is_over_is_over() -> None:
 def test_only_errors_are_caught() -> None:
     with pytest.raises(KeyboardInterrupt):
         propose(Failing(KeyboardInterrupt()), study_spec(SQUARE), 0, {})
+
+
+def test_people_are_told_once_that_a_sampler_fails() -> None:
+    spec = study(parallelism=4)
+    progress = Progress(Study(name="study", spec=spec), sampler=lambda _: Failing(ValueError("no such thing"), every=1))
+    announced = [action for action in decide(progress, [], 0.0).actions if isinstance(action, Announce)]
+    assert [(each.kind, each.reason) for each in announced] == [("Normal", "Started"), ("Warning", "SamplerFailed")]
+    assert announced[1].message == "trial 0: new trial: random, as gp failed: ValueError: no such thing"

@@ -64,7 +64,7 @@ def test_what_is_left_out_or_null_has_its_default() -> None:
     spec = Study.from_manifest(sample(parallelism=None, sampler=None, checkpoint=None)).spec
 
     assert spec.parallelism == 1
-    assert spec.sampler.random is not None
+    assert spec.sampler.auto is not None
     assert spec.checkpoint is None
 
 
@@ -252,7 +252,7 @@ def without_defaults(found: Facts) -> Facts:
 def test_the_crd_and_the_model_of_a_spec_are_the_same() -> None:
     expected = model_facts(StudySpec)
     expected |= {f".template{path}": said for path, said in model_facts(PodTemplate).items()}
-    expected[".sampler"]["default"] = {"random": {}}  # pydantic writes the absent grid as a null
+    expected[".sampler"]["default"] = {"auto": {}}  # pydantic writes the absent grid as a null
 
     assert expected == facts(crd("study")["spec"])
 

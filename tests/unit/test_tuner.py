@@ -32,6 +32,7 @@ def study_spec(trials: int | None = 40, **changes: Any) -> StudySpec:
     spec = {
         "objective": {"metric": "loss", "goal": "minimize"},
         "parameters": AXES,
+        "sampler": {"random": {}},
         "scheduler": {"asha": {"maxBudget": 9}},
         "limits": {"trials": trials},
         "template": {"spec": {"containers": [{"name": "trainer"}]}},
@@ -282,6 +283,7 @@ specs = st.sampled_from(
         study_spec(),
         study_spec(sampler={"sobol": {}}, initialPoints=POINTS),
         study_spec(None, sampler={"tpe": {}}, initialPoints=POINTS),
+        study_spec(None, sampler={"auto": {}}, scheduler={"adaptive": {"maxBudget": 9}}, parameters=FINITE),
         study_spec(None, sampler={"tpe": {}}, objective={"metric": "accuracy", "goal": "maximize"}, seed=5),
         study_spec(None, sampler={"tpe": {}}, parameters=FINITE),
         study_spec(None, sampler={"random": {}}, parameters=FINITE),

@@ -4,11 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halvard.forecast.process import features
-from halvard.forecast.records import latest_levels
+from halvard.forecast.records import first_levels, latest_levels
 from halvard.forecast.ridge import Ridge
 
 FEWEST = 10  # measured trials, or no costs are compared
 MOST = 500  # the latest are looked at
+FEWEST_PAIRS = 3  # trials with two legs
+LEAST_SHARE = 0.05  # of a leg that is training, whatever the start takes
 
 Array = NDArray[np.float64]
 
@@ -19,8 +21,7 @@ class Cost:
     def __init__(self, seconds: Array, budgets: tuple[int, ...], choices: tuple[int, ...], points: Array) -> None:
         """Takes the seconds of the legs (n, rungs), NaN where unknown, and the trials' points (n, d)."""
         self._seconds, self._units, self._choices = seconds, np.diff(budgets, prepend=0), choices
-        levels = latest_levels(seconds)
-        self._rates = np.take_along_axis(seconds, levels[:, None], axis=1)[:, 0] / self._units[levels]
+        self._rates = rates(seconds, self._units)
         rows = np.flatnonzero(~np.isnan(self._rates))
         self.known = len(rows) >= FEWEST
         if self.known:
@@ -47,3 +48,32 @@ class Cost:
     def _design(self, points: Array) -> Array:
         at = features(self._choices, points) - 0.5
         return np.hstack([np.ones((len(at), 1)), at, at**2])
+
+
+def rates(seconds: Array, units: NDArray[np.intp]) -> Array:
+    """Returns seconds per unit (n,) of the latest leg of each trial, its Pod's start taken off; NaN where unknown.
+
+    A first leg begins with that start, a later one only where the trial was not promoted in its Pod: of the two rates
+    that this makes possible, the one nearer to the first leg's is taken.
+    """
+    first, latest = first_levels(seconds), latest_levels(seconds)
+    began = np.take_along_axis(seconds, first[:, None], axis=1)[:, 0]
+    last = np.take_along_axis(seconds, latest[:, None], axis=1)[:, 0]
+    start = start_up(began, units[first], last, units[latest])
+    rate = np.maximum(began - start, LEAST_SHARE * began) / units[first]
+    warm, cold = last / units[latest], np.maximum(last - start, LEAST_SHARE * last) / units[latest]
+    later = np.where(np.abs(np.log(cold / rate)) < np.abs(np.log(warm / rate)), cold, warm)
+    return np.where(latest > first, later, rate)
+
+
+def start_up(first: Array, units: NDArray[np.intp], last: Array, more: NDArray[np.intp]) -> float:
+    """Returns the seconds that a first leg takes beyond its share of what later legs take; 0 where too little is known.
+
+    Takes seconds and units of the first and of the latest legs, of which those with the most units say most.
+    """
+    for least in (6, 2):
+        pairs = more >= least * units
+        if pairs.sum() >= FEWEST_PAIRS:
+            beyond = first[pairs] - last[pairs] * units[pairs] / more[pairs]
+            return max(0.0, float(np.median(beyond)))
+    return 0.0

@@ -20,7 +20,6 @@ MOST_PENDING = 100
 CONTENDERS = 50  # of each rung, for which it is asked
 COST_EXPONENT = 0.7
 BEST_SHARE = 0.01  # what is to be beaten is what the best of this share are expected to reach
-TREND = True
 LEAST_DEVIATION = 1e-6
 INTERVAL = 1.645  # deviations, for 90 %
 
@@ -171,4 +170,4 @@ def fit_prior(known: Known, choices: tuple[int, ...], rng: np.random.Generator) 
     """Returns the hyperparameters that suit what is known best."""
     own, noise, _ = outlook(known)
     rows = chosen(np.argsort(own, kind="stable"))
-    return fit(known.points[rows], own[rows], noise[rows], choices, rng, trend=TREND)
+    return fit(known.points[rows], own[rows], noise[rows], choices, rng)

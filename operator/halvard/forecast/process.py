@@ -78,20 +78,12 @@ class Process:
         return self.prior.mean + self._residuals - error, np.maximum(seen - self._noise, 0.0)
 
 
-def fit(
-    points: Array,
-    targets: Array,
-    noise: Array,
-    choices: tuple[int, ...],
-    rng: np.random.Generator,
-    *,
-    trend: bool = False,
-) -> Prior:
+def fit(points: Array, targets: Array, noise: Array, choices: tuple[int, ...], rng: np.random.Generator) -> Prior:
     """Returns the prior with the largest marginal likelihood among candidates: defaults, and some drawn with `rng`.
 
-    Takes what a Process takes; of more than 100 points it looks at 100, evenly spread in the order given. The mean is
-    that of the targets. Where all targets are equal the function is taken to vary by 1. Raises ValueError as Process
-    does, and where there are no points.
+    Each is tried with the trend and without. Takes what a Process takes; of more than 100 points it looks at 100,
+    evenly spread in the order given. The mean is that of the targets. Where all targets are equal the function is taken
+    to vary by 1. Raises ValueError as Process does, and where there are no points.
     """
     _check(choices, points, targets, noise)
     if not len(targets):
@@ -102,20 +94,24 @@ def fit(
     some = np.linspace(0, len(targets) - 1, min(len(targets), FIT_POINTS)).round().astype(int)
     at = features(choices, points[some])
 
-    def prior(candidate: Array) -> Prior:
-        *lengths, signal, nugget = np.exp(candidate).tolist()
-        return Prior(choices, tuple(lengths), mean, signal * scale**2, nugget * scale**2, trend)
-
-    def likelihoods(candidates: Array) -> list[float]:
-        return [_log_likelihood(prior(each), at, targets[some], noise[some]) for each in candidates]
+    def best(candidates: Array, *, trend: bool) -> tuple[float, Array, Prior]:
+        """The first candidate with the largest likelihood."""
+        found = []
+        for candidate in candidates:
+            *lengths, signal, nugget = np.exp(candidate).tolist()
+            prior = Prior(choices, tuple(lengths), mean, signal * scale**2, nugget * scale**2, trend)
+            found.append((_log_likelihood(prior, at, targets[some], noise[some]), candidate, prior))
+        return max(found, key=lambda each: each[0])
 
     low, high = np.log([*[LENGTHS] * len(choices), SIGNALS, NUGGETS]).T
     defaults = np.log([[*[length] * len(choices), DEFAULT_SIGNAL, DEFAULT_NUGGET] for length in DEFAULT_LENGTHS])
     candidates = np.vstack([defaults, rng.uniform(low, high, (ANYWHERE, len(low)))])
-    found = likelihoods(candidates)
-    nearby = candidates[np.argmax(found)] + NEAR * rng.standard_normal((NEARBY, len(low)))
-    nearby = np.clip(nearby, low, high)
-    return prior(np.vstack([candidates, nearby])[np.argmax(found + likelihoods(nearby))])
+    steps = NEAR * rng.standard_normal((NEARBY, len(low)))
+    found = []
+    for trend in (False, True):
+        first = best(candidates, trend=trend)
+        found += [first, best(np.clip(first[1] + steps, low, high), trend=trend)]
+    return max(found, key=lambda each: each[0])[2]
 
 
 def features(choices: tuple[int, ...], points: Array) -> Array:

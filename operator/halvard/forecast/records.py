@@ -98,3 +98,9 @@ def latest_levels(values: Array) -> NDArray[np.intp]:
     """Returns the highest level (n,) that has one of the values (n, rungs), and the top where none has."""
     levels: NDArray[np.intp] = values.shape[1] - 1 - np.argmax(~np.isnan(values[:, ::-1]), axis=1)
     return levels
+
+
+def first_levels(values: Array) -> NDArray[np.intp]:
+    """Returns the lowest level (n,) that has one of the values (n, rungs), and the lowest of all where none has."""
+    levels: NDArray[np.intp] = np.argmax(~np.isnan(values), axis=1)
+    return levels

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from halvard.forecast.cost import FEWEST, Cost
+from halvard.forecast.cost import FEWEST, Cost, rates
 
 BUDGETS = (1, 3, 9)
 RNG = np.random.default_rng(0)
@@ -48,3 +48,29 @@ def test_with_too_little_measured_all_cost_the_same_and_legs_count_by_budget() -
     assert not cost.known
     assert set(rate) == {1.0} == set(cost.predict(points))
     assert legs.tolist() == [[1, 2, 6]] * FEWEST
+
+
+def with_start(trials: int, start: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rates, and seconds of legs: a Pod's start in every first leg, and in every second of the later ones."""
+    rate = 20 ** RNG.random(trials)
+    seconds = np.full((trials, 3), np.nan)
+    seconds[:, 0] = start + rate
+    seconds[::3, 1] = 2 * rate[::3] + start * (np.arange(len(rate[::3])) % 2)
+    seconds[::9, 2] = 6 * rate[::9]
+    return rate, seconds
+
+
+def test_the_start_of_a_pod_is_not_taken_for_training() -> None:
+    rate, seconds = with_start(90, start=10.0)
+    assert rates(seconds, np.array([1, 2, 6])) == pytest.approx(rate)
+
+
+def test_where_pods_start_at_once_rates_are_what_was_measured() -> None:
+    rate, seconds = with_start(90, start=0.0)
+    assert rates(seconds, np.array([1, 2, 6])) == pytest.approx(rate)
+
+
+def test_a_start_is_not_guessed_from_first_legs_alone() -> None:
+    _, seconds = with_start(90, start=10.0)
+    seconds[:, 1:] = np.nan
+    assert rates(seconds, np.array([1, 2, 6])) == pytest.approx(seconds[:, 0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -108,9 +109,9 @@ def test_the_same_point_again_and_again_is_one_point_known_better() -> None:
 # --- the fit
 
 
-def fitted(points: Array, targets: Array, seed: int = 0, *, trend: bool = False) -> Prior:
+def fitted(points: Array, targets: Array, seed: int = 0) -> Prior:
     choices = (0,) * points.shape[1]
-    return fit(points, targets, np.zeros(len(targets)), choices, np.random.default_rng(seed), trend=trend)
+    return fit(points, targets, np.zeros(len(targets)), choices, np.random.default_rng(seed))
 
 
 def test_a_fit_is_better_than_a_default_where_one_dimension_matters() -> None:
@@ -129,15 +130,21 @@ def test_a_fit_is_better_than_a_default_where_one_dimension_matters() -> None:
     assert error(prior) < error(default) / 2
 
 
-@pytest.mark.parametrize("trend", [False, True])
-def test_a_fit_takes_the_likeliest_of_what_it_tries(trend: bool) -> None:  # noqa: FBT001
+def test_a_fit_takes_the_likeliest_of_what_it_tries() -> None:
     points = points_of(40)
     targets = np.nansum(points, axis=1)
-    prior = fitted(points, targets, trend=trend)
+    prior = fitted(points, targets)
     process = Process(prior, points, targets, np.zeros(40))
-    for length in (0.2, 0.4, 0.8, 1.6):
-        default = replace(prior, lengths=(length,) * 3, signal=targets.var(), nugget=0.02 * targets.var())
+    for length, trend in product((0.2, 0.4, 0.8, 1.6), (False, True)):
+        signal, nugget = targets.var(), 0.02 * targets.var()
+        default = replace(prior, lengths=(length,) * 3, signal=signal, nugget=nugget, trend=trend)
         assert process.log_likelihood >= Process(default, points, targets, np.zeros(40)).log_likelihood
+
+
+def test_a_fit_takes_the_trend_where_there_is_one_and_leaves_it_where_there_is_none() -> None:
+    points = np.random.default_rng(3).random((60, 3))
+    assert fitted(points, ((points - 0.5) ** 2).sum(axis=1) + points[:, 0]).trend
+    assert not fitted(points, np.sin(25 * points[:, 0])).trend
 
 
 def test_a_fit_knows_no_units() -> None:
@@ -172,15 +179,14 @@ variances = st.one_of(st.floats(0, 1e100), st.floats(0, 1), st.sampled_from([0.0
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(values, variances), min_size=1, max_size=12), st.booleans(), st.booleans())
+@given(st.lists(st.tuples(values, variances), min_size=1, max_size=12), st.booleans())
 def test_whatever_is_finite_gives_finite_predictions(
     seen: list[tuple[float, float]],
-    trend: bool,  # noqa: FBT001
     alike: bool,  # noqa: FBT001
 ) -> None:
     targets, noise = (np.array(column) for column in zip(*seen, strict=True))
     points = np.full((len(seen), 3), 0.25) if alike else points_of(len(seen))
-    prior = fit(points, targets, noise, (0, 3, 0), np.random.default_rng(0), trend=trend)
+    prior = fit(points, targets, noise, (0, 3, 0), np.random.default_rng(0))
     process = Process(prior, points, targets, noise)
     for mean, variance in (process.predict(points_of(9, seed=1)), process.leave_one_out()):
         assert np.isfinite(mean).all()

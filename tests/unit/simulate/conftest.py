@@ -39,6 +39,7 @@ def make_study(**spec: Any) -> Study:
     base: dict[str, Any] = {
         "objective": {"metric": "loss", "goal": "minimize"},
         "parameters": AXES,
+        "sampler": {"random": {}},
         "scheduler": {"asha": {"maxBudget": STEPS}},
         "limits": {"trials": 40},
         "template": {"spec": {"containers": [{"name": "trainer"}]}},
