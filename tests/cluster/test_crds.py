@@ -88,7 +88,7 @@ STARTED = {"state": "Running", "startTime": "2026-01-01T00:00:00Z"}
 SEARCH = {
     "objective": {"metric": "loss", "goal": "maximize"},
     "parameters": [{"name": "lr", "choice": [0.2, 1, "auto", True]}],
-    "sampler": {"random": None, "grid": {}},
+    "sampler": {"auto": None, "grid": {}},
     "scheduler": {"asha": {"maxBudget": 27}},
     "seed": 1,
     "checkpoint": {"persistentVolumeClaim": {"claimName": "c"}},
