@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 
 from halvard.forecast.forecast import Forecast
 from halvard.forecast.forecaster import Forecaster
+from halvard.samplers.candidates import Candidates
 from halvard.samplers.cube import Draw
 from halvard.samplers.random import Random
 from halvard.seeded import generator
-from halvard.space import decode, encode
-from halvard.study import Parameter, StudySpec
+from halvard.study import StudySpec
 from halvard.tried import Tried
 
 RANDOM_SHARE = 0.25
-ANYWHERE, NEARBY = 200, 200  # candidates
-NEAR_SHARE = 0.05  # the best, around which the nearby ones are
-NEAR = 0.2  # standard deviation of a coordinate that changes
+NEAR_SHARE = 0.05  # the trials expected to end best, near which some of the candidates are
 
 Array = NDArray[np.float64]
 
@@ -33,11 +31,9 @@ class Auto:
 
     def __init__(self, spec: StudySpec, forecaster: Forecaster | None = None) -> None:
         """Takes a study, and the forecaster that is told of its trials; without, each proposal makes its own."""
-        self._spec, self._parameters = spec, spec.parameters
-        self._exact = all(map(_continuous, spec.parameters))
-        self._is_choice = np.array([parameter.choice is not None for parameter in spec.parameters])
-        self._seed = spec.seed
+        self._spec = spec
         self._forecaster = forecaster
+        self._candidates = Candidates(spec.parameters)
         self._random = Random(len(spec.parameters), spec.seed)
 
     def draws(self, index: int, tried: Mapping[int, Tried]) -> Iterator[Draw]:
@@ -48,14 +44,14 @@ class Auto:
             return self._at_random(index, forecast)
         if forecast.skill <= 0:
             return self._at_random(index, "as nothing was learnt yet about where good trials lie")
-        rng = generator(self._seed, index, 0)
+        rng = generator(self._spec.seed, index, 0)
         if rng.random() < RANDOM_SHARE:
             return self._at_random(index, f"as {RANDOM_SHARE:.0%} are")
         try:
-            candidates = self._candidates(forecast, forecaster.pending(), rng)
+            promising = self._promising(forecast, forecaster.pending(), rng)
         except (ValueError, ArithmeticError) as error:  # those of numpy.linalg are among them
             return self._at_random(index, f"the model failed: {error}")
-        return chain(candidates, self._random.others(index, "new trial: random, what auto proposed was tried before"))
+        return chain(promising, self._random.others(index, "new trial: random, what auto proposed was tried before"))
 
     def _at_random(self, index: int, why: str) -> Iterator[Draw]:
         return (draw._replace(why=f"new trial: random, {why}") for draw in self._random.draws(index, {}))
@@ -66,30 +62,9 @@ class Auto:
             forecaster.learn(index, each)
         return forecaster
 
-    def _candidates(self, forecast: Forecast, pending: Array, rng: np.random.Generator) -> list[Draw]:
-        points = self._points(forecast, rng)
-        promise = forecast.ahead(self._encoded(points), pending)
+    def _promising(self, forecast: Forecast, pending: Array, rng: np.random.Generator) -> list[Draw]:
+        best = np.argsort(forecast.mean, kind="stable")[: math.ceil(NEAR_SHARE * len(forecast.mean))]
+        points = self._candidates.draw(forecast.points[best], rng)
+        promise = forecast.ahead(self._candidates.encoded(points), pending)
         why = f"new trial: auto on {forecast.results} results"
         return [Draw(point.tolist(), why) for point in points[np.argsort(-promise, kind="stable")]]
-
-    def _points(self, forecast: Forecast, rng: np.random.Generator) -> Array:
-        """Candidates (m, parameters): anywhere, and near the trials that are expected to end best."""
-        best = np.argsort(forecast.mean, kind="stable")[: math.ceil(NEAR_SHARE * len(forecast.mean))]
-        anywhere = rng.random((ANYWHERE, len(self._parameters)))
-        nearby = rng.random((NEARBY, len(self._parameters)))  # where the trial that it is near has no such parameter
-        centers = forecast.points[rng.choice(best, NEARBY)]
-        changes = rng.random(nearby.shape) < 1 / 2
-        changes[np.arange(NEARBY), rng.integers(nearby.shape[1], size=NEARBY)] = True  # one at least
-        moved = np.abs((centers + NEAR * rng.standard_normal(nearby.shape) + 1) % 2 - 1)
-        kept = np.where(changes, np.where(self._is_choice, nearby, moved), centers)
-        return np.vstack([anywhere, np.where(np.isnan(centers), nearby, kept)])
-
-    def _encoded(self, points: Array) -> Array:
-        """The points in the middle of all that mean the same values, NaN where a parameter is not active."""
-        if self._exact:
-            return points
-        return np.array([encode(self._parameters, decode(self._parameters, point)) for point in points])
-
-
-def _continuous(parameter: Parameter) -> bool:
-    return parameter.float is not None and parameter.float.step is None and not parameter.when
