@@ -20,7 +20,7 @@ class Cost:
 
     def __init__(self, seconds: Array, budgets: tuple[int, ...], choices: tuple[int, ...], points: Array) -> None:
         """Takes the seconds of the legs (n, rungs), NaN where unknown, and the trials' points (n, d)."""
-        self._seconds, self._units, self._choices = seconds, np.diff(budgets, prepend=0), choices
+        self._units, self._choices = np.diff(budgets, prepend=0), choices
         self._rates = rates(seconds, self._units)
         rows = np.flatnonzero(~np.isnan(self._rates))
         self.known = len(rows) >= FEWEST
@@ -38,12 +38,15 @@ class Cost:
         return rates
 
     def of_trials(self, points: Array) -> tuple[Array, Array]:
-        """Returns the cost (n,) of the trials at their points (n, d), and what each leg of each (n, rungs) takes."""
-        if not self.known:
-            return np.ones(len(points)), np.broadcast_to(self._units, self._seconds.shape).astype(np.float64)
-        rates, missing = self._rates.copy(), np.isnan(self._rates)
-        rates[missing] = self.predict(points[missing])
-        return rates, np.where(np.isnan(self._seconds), rates[:, None] * self._units, self._seconds)
+        """Returns the cost (n,) of the trials at their points (n, d), and what each leg of each (n, rungs) takes.
+
+        The start of its Pod is in neither, or a rung that only fresh Pods come to would seem dearer than it is.
+        """
+        cost = self._rates if self.known else np.ones(len(points))
+        missing = np.isnan(cost)
+        cost = np.where(missing, 0.0, cost)
+        cost[missing] = self.predict(points[missing])
+        return cost, cost[:, None] * self._units
 
     def _design(self, points: Array) -> Array:
         at = features(self._choices, points) - 0.5

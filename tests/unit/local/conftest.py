@@ -36,6 +36,7 @@ class Workshop:
         common: dict[str, Any] = {
             "objective": {"metric": "loss", "goal": "minimize"},
             "parameters": [{"name": "x", "float": {"min": 0.0, "max": 1.0}}],
+            "sampler": {"random": {}},
             "scheduler": {"asha": {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3}},
             "parallelism": 1,
             "limits": {"trials": 9},
