@@ -38,12 +38,6 @@ def study_spec(
     )
 
 
-def interval(spec: StudySpec) -> int | None:
-    """Returns how far apart reports are, None where only results count."""
-    stopping = spec.scheduler.median or spec.scheduler.patience
-    return stopping.interval if stopping else None
-
-
 def next_report(leg: Leg, step: int, every: int | None) -> int:
     """Returns at which step a trial that has come to `step` reports next."""
     return min(leg.budget, step + every) if every else leg.budget
@@ -54,7 +48,7 @@ def history(spec: StudySpec, count: int) -> list[Trial]:
 
     One worker alone; deterministic by the study's seed.
     """
-    tuner, draw, every = Tuner(spec), random.Random(spec.seed), interval(spec)
+    tuner, draw, every = Tuner(spec), random.Random(spec.seed), spec.scheduler.interval
     trials: dict[int, Trial] = {}
     while (leg := tuner.ask()) and (leg.index < count):
         known = trials.get(leg.index)
@@ -83,7 +77,7 @@ class WholeTuner(Engine):
 
     def __init__(self, spec: StudySpec, trials: Iterable[Trial]) -> None:
         """Folds the stored trials, as after a restart."""
-        self._tuner, self._every = Tuner(spec, trials), interval(spec)
+        self._tuner, self._every = Tuner(spec, trials), spec.scheduler.interval
         self._training: deque[tuple[Leg, int]] = deque()
         self.begun = 0
         for _ in range(WORKERS):

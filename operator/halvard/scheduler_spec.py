@@ -24,25 +24,29 @@ class Ladder(Model):
     reduction_factor: Annotated[int, Field(ge=2, le=1000)] = 3
 
 
-class Asha(Ladder):
+class Halving(Ladder):
+    """A ladder from the bottom up: minBudget * reductionFactor^k, capped."""
+
+    @rule("maxBudget must be greater than minBudget", field="maxBudget")
+    def _is_a_ladder(self) -> bool:
+        return self.max_budget > self.min_budget
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The budgets of all rungs, the lowest first."""
+        return rungs(self.min_budget, self.max_budget, self.reduction_factor)
+
+
+class Asha(Halving):
     """Asynchronous successive halving (Li et al., MLSys 2020): budgets minBudget * reductionFactor^k, capped."""
 
     brackets: Annotated[int, Field(ge=1, le=MOST_RUNGS)] = 1
     grace: Annotated[int, Field(ge=1, le=LARGEST)] = 1
     control: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
-    @rule("maxBudget must be greater than minBudget", field="maxBudget")
-    def _is_a_ladder(self) -> bool:
-        return self.max_budget > self.min_budget
-
     @rule("grace must be no more than maxBudget", field="grace")
     def _grace_ends(self) -> bool:
         return self.grace <= self.max_budget
-
-    @property
-    def budgets(self) -> tuple[int, ...]:
-        """The budgets of all rungs, the lowest first."""
-        return rungs(self.min_budget, self.max_budget, self.reduction_factor)
 
     @Check
     def _brackets_have_a_rung_each(self) -> Iterator[tuple[str, str]]:
@@ -66,17 +70,8 @@ class Hyperband(Ladder):
         return rungs_from_the_top(self.min_budget, self.max_budget, self.reduction_factor)
 
 
-class Adaptive(Ladder):
+class Adaptive(Halving):
     """ASHA's ladder, on which those go on whose predicted final value promises most for its cost."""
-
-    @rule("maxBudget must be greater than minBudget", field="maxBudget")
-    def _is_a_ladder(self) -> bool:
-        return self.max_budget > self.min_budget
-
-    @property
-    def budgets(self) -> tuple[int, ...]:
-        """The budgets of all rungs, the lowest first."""
-        return rungs(self.min_budget, self.max_budget, self.reduction_factor)
 
 
 class FullBudget(Model):

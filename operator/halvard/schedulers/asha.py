@@ -6,7 +6,7 @@ import numpy as np
 from typing_extensions import override
 
 from halvard import scheduler_spec
-from halvard.ladder import bracket_sizes, rungs
+from halvard.ladder import bracket_sizes
 from halvard.schedulers.rung import Rung, Standing
 from halvard.schedulers.scheduler import Halving, Promotion, Start, no_rung
 from halvard.seeded import generator
@@ -32,7 +32,7 @@ class Asha(Halving):
 
     def __init__(self, asha: scheduler_spec.Asha, goal: Goal, seed: int = 0) -> None:
         """Raises ValueError where the budgets make no ladder."""
-        super().__init__(rungs(asha.min_budget, asha.max_budget, asha.reduction_factor))
+        super().__init__(asha.budgets)
         self._eta, self._grace = asha.reduction_factor, asha.grace
         self._seed = seed
         self._count = asha.brackets

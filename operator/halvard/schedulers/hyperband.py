@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing_extensions import override
 
 from halvard import scheduler_spec
-from halvard.ladder import bracket_sizes, rungs_from_the_top
+from halvard.ladder import bracket_sizes
 from halvard.schedulers.rung import Rung, Standing
 from halvard.schedulers.scheduler import Halving, Promotion, Start, no_rung
 from halvard.study import Goal
@@ -58,7 +58,7 @@ class Hyperband(Halving):
     def __init__(self, hyperband: scheduler_spec.Hyperband, goal: Goal, more_trials: Callable[[], bool]) -> None:
         """`more_trials` tells whether a trial can still begin; raises ValueError where the budgets make no ladder."""
         eta = hyperband.reduction_factor
-        super().__init__(rungs_from_the_top(hyperband.min_budget, hyperband.max_budget, eta))
+        super().__init__(hyperband.budgets)
         self._eta, self._goal, self._more_trials = eta, goal, more_trials
         self._sizes = bracket_sizes(len(self.budgets), eta)
         self._ends = list(accumulate(self._sizes))  # of the brackets of one cycle
