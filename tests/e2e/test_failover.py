@@ -116,6 +116,7 @@ def test_trials_of_a_lost_node_go_on_elsewhere_from_their_checkpoints(studies: S
         lab.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=120s")
     assert second["spec"]["nodeName"] != node
     assert "deletionTimestamp" in first["metadata"]  # and so it stays until its node is back
+    studies.wait("pod/search-0000-2", "jsonpath={.status.phase}=Succeeded")  # its sidecar is faster than its kubelet
     assert "step 3 from 2" in studies.logs("search-0000-2")
     assert [(rung["budget"], rung["attempt"], rung["step"]) for rung in trial["status"]["rungs"]] == [(3, 2, 3)]
     assert (trial["status"]["faults"], studies.study()["trials"]["failed"]) == (1, 0)

@@ -11,14 +11,14 @@ from lab.cluster import Cluster
 from lab.panels import dashboard, queries
 from lab.prometheus import Prometheus
 
-# Takes a while for each step; the first trials are the better ones.
+# Takes a while for each step; the first trials are the better ones, and the very first is there to be deleted.
 TRAINER = """
-import time
+import os, time
 from halvard_trainer import Trial
 
 trial = Trial.from_environment()
 for step in trial.steps():
-    time.sleep(4)
+    time.sleep(600 if os.environ["HOSTNAME"] == "search-0000-1" else 4)
     trial.report(loss=trial.parameters["x"] / step)
 """
 TRIALS = [0.1 * n for n in range(1, 15)]
