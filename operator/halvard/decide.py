@@ -47,6 +47,7 @@ class _Turn:
     actions: list[Action] = field(default_factory=list)
     repeated: int = 0
     faults: list[Fault] = field(default_factory=list)
+    begun: set[int] = field(default_factory=set)  # by now only in this plan: what is told is of a Pod that vanished
 
     def begin(self) -> None:
         """The first turn of a study starts its clock; the first after a fold takes stock."""
@@ -78,7 +79,8 @@ class _Turn:
         """Learn what happened; False where it concerns no attempt that is believed."""
         trial = self.progress.trials.get(event.trial)
         live = self.progress.live.get(event.trial)
-        if trial is None or live is None or event.attempt != trial.attempt or trial.finished:
+        fenced = trial is None or trial.finished or event.attempt != trial.attempt or event.trial in self.begun
+        if trial is None or live is None or fenced:
             if isinstance(event, Ended):
                 self.progress.leaving.pop((event.trial, event.attempt), None)
                 self._unblock()
@@ -162,19 +164,24 @@ class _Turn:
         elif trial.status.rungs and _did_nothing_after(trial.status.rungs[-1], trial.attempt, live.step):
             # It left before it could learn that it was promoted. The next attempt may not, or it would go on for ever.
             self._save(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
-        elif event.fault.counted:
-            self.faults.append(event.fault)
-            self._fail(trial, lifecycle.describe(event.fault))
         else:
-            self.faults.append(event.fault)
-            self.progress.retry_at[trial.index] = self.now + min(LONGEST_BACKOFF, 2.0**trial.status.faults)
-            self._save(lifecycle.requeued(trial, lifecycle.describe(event.fault), fault=True))
-            self._announce("LegRunsAgain", f"{trial.name}: {lifecycle.describe(event.fault)}", warning=True)
+            policy = self.progress.study.spec.failure_policy
+            self._faulted(trial, policy.judged(event.fault) if policy else event.fault)
 
-    def _fail(self, trial: Trial, message: str) -> None:
-        self._save(lifecycle.ended(trial, "Failed", message, order=self.progress.tuner.withdraw(trial.index)))
+    def _faulted(self, trial: Trial, fault: Fault) -> None:
+        self.faults.append(fault)
+        if fault.counted:
+            self._fail(trial, fault)
+            return
+        self.progress.retry_at[trial.index] = self.now + min(LONGEST_BACKOFF, 2.0**trial.status.faults)
+        self._save(lifecycle.requeued(trial, lifecycle.describe(fault), fault=True))
+        self._announce("LegRunsAgain", f"{trial.name}: {lifecycle.describe(fault)}", warning=True)
+
+    def _fail(self, trial: Trial, fault: Fault) -> None:
+        message, order = lifecycle.describe(fault), self.progress.tuner.withdraw(trial.index)
+        self._save(lifecycle.ended(trial, "Failed", message, order=order, exit_code=fault.exit_code))
         self.progress.assigned.discard(trial.index)
-        self.progress.failed += 1
+        self.progress.failed.add(trial.index)
         self._announce("TrialFailed", f"{trial.name}: {message}", warning=True)
 
     # --- decisions ------------------------------------------------------------------------------------------------
@@ -265,6 +272,7 @@ class _Turn:
             trial = progress.trials[index]
             progress.retry_at.pop(index, None)
             progress.live[index] = Live()
+            self.begun.add(index)
             self.actions.append(StartLeg(trial, trial.status.checkpoint if progress.resumable else None))
 
     def _waiting(self) -> list[int]:

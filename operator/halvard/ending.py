@@ -13,14 +13,23 @@ def ending(progress: Progress, now: float) -> Outcome | None:
     if progress.target_reached:
         message = f"{progress.target_reached} reached the target of {objective.target:g} for {objective.metric}"
         return Outcome("Complete", "TargetReached", message)
-    if progress.failed > limits.failed_trials:
-        message = f"{progress.failed} trials failed; limits.failedTrials is {limits.failed_trials}"
+    if len(progress.failed) > limits.failed_trials:
+        message = f"{len(progress.failed)} trials failed; limits.failedTrials is {limits.failed_trials}"
         return Outcome("Failed", "TooManyFailedTrials", message)
+    if fatal := _fatal(progress):
+        return Outcome("Failed", "FailurePolicy", f"{fatal.name} failed: {fatal.status.message}")
     if (end := deadline(progress)) is not None and now >= end:
         return Outcome("Complete", "DurationReached", f"limits.duration of {limits.duration} is over")
     if limits.gpu_hours is not None and progress.gpu_seconds(now) >= limits.gpu_hours * 3600:
         return Outcome("Complete", "GPUHoursReached", f"limits.gpuHours of {limits.gpu_hours:g} are used")
     return None
+
+
+def _fatal(progress: Progress) -> Trial | None:
+    """The first trial that failed as, by the failure policy, none may."""
+    policy = progress.study.spec.failure_policy
+    failed = (progress.trials[index] for index in sorted(progress.failed)) if policy else ()
+    return next((trial for trial in failed if policy and policy.action(trial.status.exit_code) == "FailStudy"), None)
 
 
 def exhausted(progress: Progress) -> Outcome:

@@ -7,11 +7,15 @@ from halvard_trainer.reports import Report
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why an attempt has no result: `counted` is True where the configuration is to blame, False for infrastructure."""
+    """Why an attempt has no result: `counted` is True where the configuration is to blame, False for infrastructure.
+
+    `exit_code`: how its trainer ended by itself, 128 + n where it was killed by signal n; None where it did not.
+    """
 
     reason: str
     message: str
     counted: bool
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,14 +156,15 @@ def out_of_memory(end: Ending) -> Fault | None:
     if end.trainer.get("reason") != "OOMKilled":
         return None
     limit = f" (limit {end.memory_limit})" if end.memory_limit else ""
-    return Fault(OOM_KILLED, f"the trainer used more memory than it may{limit}", counted=True)
+    message = f"the trainer used more memory than it may{limit}"
+    return Fault(OOM_KILLED, message, counted=True, exit_code=end.trainer.get("exitCode"))
 
 
 def non_zero_exit(end: Ending) -> Fault | None:
     """The trainer failed, or could not be executed at all (StartError)."""
     if not end.trainer.get("exitCode"):
         return None
-    return Fault(NON_ZERO_EXIT, f"the trainer {_exit(end.trainer)}", counted=True)
+    return Fault(NON_ZERO_EXIT, f"the trainer {_exit(end.trainer)}", counted=True, exit_code=end.trainer["exitCode"])
 
 
 def not_terminated(end: Ending) -> Fault | None:

@@ -87,9 +87,9 @@ def requeued(trial: Trial, message: str, *, fault: bool) -> Trial:
     )
 
 
-def ended(trial: Trial, state: TrialState, message: str, *, order: int = 0) -> Trial:
+def ended(trial: Trial, state: TrialState, message: str, *, order: int = 0, exit_code: int | None = None) -> Trial:
     """It is over: `state` is one of Complete, Stopped, Failed. `order`: the place of that in the study."""
-    return _with_status(trial, state=state, message=message, order=order)
+    return _with_status(trial, state=state, message=message, order=order, exit_code=exit_code)
 
 
 def lost(trial: Trial, seconds: float, gpu_seconds: float) -> Trial:

@@ -101,7 +101,7 @@ class Progress:
         self.fresh = True  # no turn has been taken since the fold
         self.retry_at: dict[int, float] = {}
         self.unsaved = Unsaved()
-        self.failed = sum(trial.status.state == "Failed" for trial in self.trials.values())
+        self.failed = {index for index, trial in self.trials.items() if trial.status.state == "Failed"}
         self.gpu_seconds_spent = sum(_gpu_seconds(trial) for trial in self.trials.values())
         self.target_reached = next(
             (t.name for t in self.trials.values() for r in t.status.rungs if self.hits_target(r.value)), ""

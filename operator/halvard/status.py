@@ -188,7 +188,7 @@ def _as_hours(seconds: dict[str, float]) -> Hours:
 def _used(progress: Progress, now: float) -> dict[str, str]:
     """Progress against each limit that is set, as text."""
     limits = progress.study.spec.limits
-    used = {"failedTrials": f"{progress.failed}/{limits.failed_trials}"}
+    used = {"failedTrials": f"{len(progress.failed)}/{limits.failed_trials}"}
     if limits.trials is not None:
         used["trials"] = f"{len(progress.trials)}/{limits.trials}"
     if limits.gpu_hours is not None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
+from halvard.failure_policy import FailurePolicy
 from halvard.invalid import Check, FieldError, InvalidStudy, parse, rule
 from halvard.model import LARGEST, Model, Name, Values
 from halvard.model import Value as Value  # noqa: PLC0414  # one of this module's words
@@ -217,6 +218,7 @@ class StudySpec(Model):
     limits: Limits
     seed: int = 0
     suspend: bool = False
+    failure_policy: FailurePolicy | None = None
     checkpoint: Checkpoint | None = None
     collector: Collector = Field(default_factory=Collector)
     template: Annotated[dict[str, Any], AfterValidator(checked_template)]

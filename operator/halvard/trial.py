@@ -82,7 +82,8 @@ class TrialSpec(Model):
 class TrialStatus(Model):
     """What came of it. Only the Pod that carries the number `attempt` is believed; a pause already raises it.
 
-    `order` is the place of its failing or stopping among all decisions and results of the study.
+    `order` is the place of its failing or stopping among all decisions and results of the study, `exit_code` what its
+    trainer failed with.
     """
 
     state: TrialState = "Pending"
@@ -99,6 +100,7 @@ class TrialStatus(Model):
 
 class Trial(Model):
     """A trial, and the identity and version the store gave it (`uid` and `version` are empty outside a cluster)."""
+    exit_code: int | None = None
 
     name: str
     spec: TrialSpec

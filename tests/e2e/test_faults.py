@@ -34,11 +34,14 @@ for step in trial.steps():
             sys.exit("ValueError: no such optimizer: adamm")
         case "exits 0":
             sys.exit(0)
+        case "exits 42":
+            sys.exit(42)
         case "is deleted" | "is evicted":
             wait_to_be_told_to_go()
     trial.report(loss=1 / step)
 """
-FATES = ["runs out of memory", "exits 1", "exits 0", "is deleted", "is evicted", "trains"]
+FATES = ["runs out of memory", "exits 1", "exits 0", "is deleted", "is evicted", "exits 42", "trains"]
+POLICY = {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}}]}
 READY = {"exec": {"command": ["test", "-e", "/halvard/ready"]}, "periodSeconds": 1}
 
 # Knows no verdicts: it reports once it is told to, and exits.
@@ -63,7 +66,7 @@ with open(os.environ["HALVARD_REPORTS"], "a") as reports:
 def faults(shared: Studies) -> Studies:
     """A finished study of one trial for each fate."""
     trainer = template(shared.cluster, python(TRAINER), readinessProbe=READY)
-    shared.apply(study(trainer, FATES, parallelism=len(FATES)))
+    shared.apply(study(trainer, FATES, parallelism=len(FATES), failurePolicy=POLICY))
     deleted, evicted = (f"search-{FATES.index(fate):04d}-1" for fate in ("is deleted", "is evicted"))
     for pod in (deleted, evicted):
         shared.wait(f"pod/{pod}", "condition=Ready")
@@ -101,8 +104,8 @@ def test_a_failure_of_the_program_fails_the_trial(faults: Studies, fate: str, me
     assert len(faults.pods_of(FATES.index(fate))) == 1
 
 
-@pytest.mark.parametrize("fate", ["is deleted", "is evicted"])
-def test_a_pod_that_was_taken_away_runs_again(faults: Studies, fate: str) -> None:
+@pytest.mark.parametrize("fate", ["is deleted", "is evicted", "exits 42"])
+def test_a_pod_that_was_taken_away_or_whose_exit_code_is_ignored_runs_again(faults: Studies, fate: str) -> None:
     status = of(faults, fate)
     assert (status["attempt"] >= 2, status["faults"]) == (True, 1)
     assert status["rungs"][0]["value"] == 1.0
@@ -110,7 +113,12 @@ def test_a_pod_that_was_taken_away_runs_again(faults: Studies, fate: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fate", "reason"), [("is deleted", "PodDeleted: "), ("is evicted", "Disrupted: EvictionByEvictionAPI")]
+    ("fate", "reason"),
+    [
+        ("is deleted", "PodDeleted: "),
+        ("is evicted", "Disrupted: EvictionByEvictionAPI"),
+        ("exits 42", "NonZeroExit: the trainer exited with code 42 (failurePolicy: Ignore)"),
+    ],
 )
 def test_an_event_tells_why_a_leg_runs_again(faults: Studies, fate: str, reason: str) -> None:
     notes = [event.get("note") or event["message"] for event in faults.every("events")]

@@ -18,11 +18,12 @@ from halvard.endpoint import Result
 from halvard.faults import CONFIGURATION, INFRASTRUCTURE
 from halvard.metrics import Metrics, Phase
 from halvard.status import Spent
-from halvard.study import Study
+from halvard.study import Study, StudySpec
 from halvard.study_status import Condition, TrialCounts
 from halvard.trial import Trial, TrialSpec
 
 ROOT = Path(__file__).parents[2]
+FIELDS = [field.alias for field in StudySpec.model_fields.values()]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("README.md")]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 
@@ -69,6 +70,15 @@ def test_files_named_in_shell_blocks_exist() -> None:
 def test_studies_in_the_documentation_are_valid() -> None:
     manifests = [yaml.safe_load(block) for block in blocks("yaml") if block.startswith("apiVersion: halvard.dev")]
     assert [Study.from_manifest(manifest).name for manifest in manifests] == ["cifar-resnet"]
+
+
+def test_parts_of_a_study_in_the_documentation_are_valid() -> None:
+    [whole] = [yaml.safe_load(block) for block in blocks("yaml") if block.startswith("apiVersion: halvard.dev")]
+    spec = {**whole["spec"], "objective": {"metric": "val_loss", "goal": "minimize"}}
+    parts = [part for block in blocks("yaml") if (part := yaml.safe_load(block)).keys() <= set(FIELDS)]
+    assert {field for part in parts for field in part} >= {"failurePolicy", "collector"}
+    for part in parts:
+        Study.from_manifest({**whole, "spec": {**spec, **part}})
 
 
 def test_every_setting_of_the_operator_is_documented() -> None:

@@ -210,7 +210,8 @@ def test_infrastructure_is_not_counted_for_a_pod(case: str) -> None:
 @pytest.mark.parametrize("case", CONFIGURATION)
 def test_the_configuration_is_counted_for_a_pod(case: str) -> None:
     status, reason, message = CONFIGURATION[case]
-    assert Fault(reason, message, counted=True) == faults.fault_of(status)
+    fault = faults.fault_of(status)
+    assert (fault.reason, fault.message, fault.counted) == (reason, message, True)
 
 
 def test_a_vanished_pod_is_not_counted() -> None:

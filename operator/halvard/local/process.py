@@ -177,10 +177,12 @@ def fault(code: int, log: Path, nothing: str) -> Fault:
     if code == 0:
         return Fault(METRICS_UNAVAILABLE, f"the trainer exited with code 0 but {nothing}", counted=True)
     if code > 0:
-        return Fault(NON_ZERO_EXIT, f"exit code {code}. Its last words: {_last_words(log)}", counted=True)
+        return Fault(
+            NON_ZERO_EXIT, f"exit code {code}. Its last words: {_last_words(log)}", counted=True, exit_code=code
+        )
     name = _SIGNALS.get(-code, f"signal {-code}")
     guess = ", perhaps by the kernel because memory ran out" if name == "SIGKILL" else ""
-    return Fault(KILLED, f"killed by {name}{guess}", counted=True)
+    return Fault(KILLED, f"killed by {name}{guess}", counted=True, exit_code=128 - code)
 
 
 def _last_words(log: Path) -> str:

@@ -21,12 +21,16 @@ def files(tmp_path: Path) -> Files:
 
 
 def test_a_killed_attempt_names_the_signal_and_the_usual_suspect(files: Files) -> None:
-    expected = Fault("Killed", "killed by SIGKILL, perhaps by the kernel because memory ran out", counted=True)
+    expected = Fault(
+        "Killed", "killed by SIGKILL, perhaps by the kernel because memory ran out", counted=True, exit_code=137
+    )
     assert expected == fault(-signal.SIGKILL, files.log, NOTHING)
 
 
 def test_another_signal_names_only_itself(files: Files) -> None:
-    assert Fault("Killed", "killed by SIGSEGV", counted=True) == fault(-signal.SIGSEGV, files.log, NOTHING)
+    assert Fault("Killed", "killed by SIGSEGV", counted=True, exit_code=139) == fault(
+        -signal.SIGSEGV, files.log, NOTHING
+    )
 
 
 def test_exit_code_0_says_what_was_not_reported(files: Files) -> None:

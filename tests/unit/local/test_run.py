@@ -55,6 +55,14 @@ def test_a_trainer_that_exits_with_an_error_fails_its_trial_with_its_last_words(
     assert (done.returncode, workshop.status()["state"]) == (0, "Complete")
 
 
+def test_an_exit_code_that_fails_the_study_ends_the_run(workshop: Any) -> None:
+    rule = {"action": "FailStudy", "onExitCodes": {"operator": "In", "values": [1]}}
+    done = workshop.run(workshop.manifest(env={"EXIT_1": "2"}, limits={"trials": 9}, failurePolicy={"rules": [rule]}))
+
+    assert (done.returncode, workshop.status()["state"]) == (1, "Failed")
+    assert "failurePolicy: FailStudy" in done.stdout
+
+
 def test_a_trainer_that_exits_without_a_report_is_metrics_unavailable(workshop: Any) -> None:
     workshop.run(workshop.manifest(env={"SILENT": "1"}, limits={"trials": 2}))
 
