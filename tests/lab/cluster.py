@@ -112,6 +112,15 @@ class Cluster:
         """Lets a stopped kubelet go on."""
         self.nodes[node].continue_kubelet()
 
+    def replace_node(self, node: str) -> None:
+        """Has a node begin anew, its kubelet stopped or not: its Pods are gone, what still runs of them is ended."""
+        certificate = self.state / "kubelet-client.crt"
+        self.nodes[node].kill_kubelet()
+        self.kubectl("delete", "node", node)
+        self._start_kubelet(self.nodes[node], certificate)
+        self._wait_registered(self.nodes[node], certificate)
+        self._wait_node(node)
+
     def claim(self, namespace: str, name: str) -> Path:
         """Makes a PersistentVolumeClaim that any user on any node may write to; the directory behind it."""
         directory = self.state / "volumes" / f"{namespace}-{name}"

@@ -136,8 +136,7 @@ class Collector:
         with self._changed:
             report = self._outbox.telling()
         message = termination_message(report, TERMINATION_BYTES, self._settings.objective) if report else ""
-        if message != self._message:
-            files.overwrite(self._settings.termination_log, message)
+        if message != self._message and files.overwrite(self._settings.termination_log, message):
             self._message = message
 
 

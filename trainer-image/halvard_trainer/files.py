@@ -13,16 +13,22 @@ def replace(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def overwrite(path: Path, text: str) -> None:
-    """Write `text` into a file that exists already, and do nothing where it does not.
+def overwrite(path: Path, text: str) -> bool:
+    """Write `text` into a file that exists already; return whether it is there now: not where it could not be written.
 
     The kubelet mounts a termination log as a single file: it cannot be replaced, and outside a Pod it is not there.
+    Whoever is killed in the middle leaves the old text or the new one.
     """
+    data = text.encode()
     try:
-        file = os.open(path, os.O_WRONLY | os.O_TRUNC)
+        file = os.open(path, os.O_WRONLY)
+        try:
+            # Over the old text, padded with blanks, which mean nothing in JSON: a full disk has room for that.
+            padded = data.ljust(os.fstat(file).st_size)
+            whole = os.write(file, padded) == len(padded)
+            os.ftruncate(file, len(data))
+        finally:
+            os.close(file)
     except OSError:
-        return
-    try:
-        os.write(file, text.encode())
-    finally:
-        os.close(file)
+        return False
+    return whole

@@ -96,6 +96,7 @@ class Pusher:
         self._began = time.monotonic()  # about when the trainer did: the sidecar starts just before it
         self._pushed_at = float("-inf")
         self._ending = False
+        self._unwritten: set[Path] = set()  # what there was no room for
 
     def finish(self) -> None:
         """Let `push` return once nothing waits any more."""
@@ -151,9 +152,22 @@ class Pusher:
                 verdict = self._outbox.answered(batch, body)
         except ValueError:
             return False
-        if verdict:  # before the spool: a sidecar killed in between pushes again and is told again
-            files.replace(self._verdict, compact(verdict))
-        write_spool(self._spool, self._outbox)
+        # Before the spool: a sidecar killed in between pushes again and is told again.
+        while verdict and not self._written(self._verdict, compact(verdict)) and not self._ending:
+            self._pause(COALESCE)  # nothing that is pushed meanwhile would matter: the trainer waits for this
+        self._written(self._spool, spooled(self._outbox))  # without it, a sidecar that is started again repeats itself
+        return True
+
+    def _written(self, path: Path, text: str) -> bool:
+        """Replace a file; return whether that went well. The disk may be full, and have room again later."""
+        try:
+            files.replace(path, text)
+        except OSError as error:
+            if path not in self._unwritten:
+                _say(f"{path.name}: cannot be written: {error}")
+            self._unwritten.add(path)
+            return False
+        self._unwritten.discard(path)
         return True
 
     def _pause(self, seconds: float) -> None:
@@ -163,10 +177,10 @@ class Pusher:
             self._changed.wait_for(lambda: self._ending and not ending, seconds)
 
 
-def write_spool(path: Path, outbox: Outbox) -> None:
-    """Store what was acknowledged, for a sidecar that is started again."""
+def spooled(outbox: Outbox) -> str:
+    """Return what was acknowledged, for a sidecar that is started again."""
     sources = {name: {"offset": done.offset, "step": done.step} for name, done in outbox.acknowledged.items()}
-    files.replace(path, compact({"budget": outbox.budget, "sources": sources}))
+    return compact({"budget": outbox.budget, "sources": sources})
 
 
 def read_spool(path: Path) -> tuple[int, dict[str, Acknowledged]]:

@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from halvard_trainer import files
-from halvard_trainer.reports import Report, parse_line, termination_message
-
-Save = Callable[[Path], object]
-"""Writes a checkpoint to a path that does not exist yet, as a file or as a directory."""
+from halvard_trainer import checkpoints, files
+from halvard_trainer.checkpoints import Save
+from halvard_trainer.reports import parse_line, termination_message
 
 POLL = 0.02  # seconds between two looks for a verdict
 TERMINATION_BYTES = 1024
@@ -44,7 +41,7 @@ class Trial:
     budget: int
     """The step to train until, in total; a promotion raises it."""
     resume_from: Path | None
-    """The checkpoint to start from, read-only."""
+    """The checkpoint to start from, read-only: the one acknowledged last or, where that is damaged, an earlier one."""
     checkpoint_dir: Path | None
     """Where checkpoints go, None where the study keeps none."""
 
@@ -56,21 +53,24 @@ class Trial:
         self.name = _text(environment, "HALVARD_TRIAL")
         self.budget = _whole(environment, "HALVARD_BUDGET")
         self.checkpoint_dir = _path(environment, "HALVARD_CHECKPOINT_DIR")
-        self.resume_from, self.start = _resume(
-            _path(environment, "HALVARD_RESUME_FROM"), _whole(environment, "HALVARD_START")
+        self.resume_from, self.start = checkpoints.usable(
+            _path(environment, "HALVARD_RESUME_FROM"), _whole(environment, "HALVARD_START"), self.budget
         )
         self._reports = Path(_text(environment, "HALVARD_REPORTS"))
         self._verdict = Path(_text(environment, "HALVARD_VERDICT"))
         self._timeout = _seconds(environment, "HALVARD_VERDICT_TIMEOUT")
         self._termination_log = Path(environment.get("HALVARD_TERMINATION_LOG", "/dev/termination-log"))
         self._step = self.start
-        self._result: Report | None = None
+        self._has_result = False
         self._saved: list[Path] = []
 
     @classmethod
     def from_environment(cls) -> Trial:
         """Return the trial this process runs; RuntimeError names the variable that is missing or wrong."""
-        return cls(os.environ)
+        trial = cls(os.environ)
+        os.environ["HALVARD_START"] = str(trial.start)  # for programs that this one starts
+        os.environ["HALVARD_RESUME_FROM"] = str(trial.resume_from or "")
+        return trial
 
     def steps(self) -> Iterator[int]:
         """Yield the steps to train, from `start` + 1 to the budget, and on where the trial is promoted meanwhile.
@@ -97,9 +97,13 @@ class Trial:
         line = json.dumps({"step": self._step, **numbers, **({"checkpoint": name} if name else {})})
         report = parse_line(line)  # here, where the traceback shows whose report it is
         _append(self._reports, line + "\n")
-        if self._step >= self.budget and self._result is None:
-            self._result = report
-        files.overwrite(self._termination_log, termination_message(self._result or report, TERMINATION_BYTES))
+        if self._step >= self.budget and not self._has_result:
+            self._tell(termination_message(report, TERMINATION_BYTES))
+
+    def _tell(self, result: str) -> None:
+        """Leave a result that has no answer for the kubelet; without one, it takes the end of the log of a failure."""
+        self._has_result = bool(result)
+        files.overwrite(self._termination_log, result)
 
     def _stopped(self) -> bool:
         reason = self._read_verdict().get("stop")
@@ -117,7 +121,8 @@ class Trial:
             verdict = self._read_verdict()
             budget = verdict.get("budget", 0)
             if budget > self.budget:
-                self.budget, self._result = budget, None
+                self.budget = budget
+                self._tell("")
                 return True
             if "stop" in verdict:
                 return True  # steps() sees it and says so
@@ -136,42 +141,12 @@ class Trial:
     def _save(self, save: Save) -> str | None:
         if self.checkpoint_dir is None:
             return None
-        name = f"step-{self._step}"
-        final, unfinished = self.checkpoint_dir / name, self.checkpoint_dir / f"{name}.tmp"
-        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-        _remove(unfinished)
-        save(unfinished)
-        if not unfinished.exists():
-            raise FileNotFoundError(f"checkpoint: the function given saved nothing at {unfinished}")
-        _sync(unfinished)
-        _remove(final)
-        unfinished.rename(final)
-        _sync_one(self.checkpoint_dir)
-        self._saved = [*(path for path in self._saved if path != final), final]
+        saved = checkpoints.save(self.checkpoint_dir, self._step, save)
+        self._saved = [*(path for path in self._saved if path != saved), saved]
         for old in self._saved[:-CHECKPOINTS_KEPT]:
-            _remove(old)
+            checkpoints.remove(old)
         self._saved = self._saved[-CHECKPOINTS_KEPT:]
-        return name
-
-
-def _resume(path: Path | None, start: int) -> tuple[Path | None, int]:
-    """Return the checkpoint to start from and its step: the one named, else the newest beside it, else none."""
-    if path is None or _holds_something(path):
-        return path, start
-    beside = {int(each.name[5:]): each for each in path.parent.glob("step-*") if each.name[5:].isdecimal()}
-    for step in sorted(beside, reverse=True):  # newer than the one acknowledged, which the trial has removed since
-        if _holds_something(beside[step]):
-            _say(f"checkpoint {path} is missing or empty: going on from {beside[step].name}")
-            return beside[step], step
-    _say(f"checkpoint {path} is missing or empty: starting over")
-    return None, 0
-
-
-def _holds_something(path: Path) -> bool:
-    try:
-        return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
-    except OSError:
-        return False
+        return saved.name
 
 
 def _float(metric: str, value: SupportsFloat) -> float:
@@ -188,26 +163,6 @@ def _append(path: Path, line: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def _sync(path: Path) -> None:
-    for each in [*path.rglob("*"), path]:
-        _sync_one(each)
-
-
-def _sync_one(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _text(environment: Mapping[str, str], name: str) -> str:
