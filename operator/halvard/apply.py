@@ -5,14 +5,15 @@ Whatever the server answers goes into the cache at once, so the next turn reads 
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
+from halvard import clock
 from halvard.allowed import refusal
 from halvard.cache import Cache, Cached
 from halvard.kube import EVENTS, PODS, STUDIES, TRIALS, Conflict, Kube, KubeError, Manifest, NotFound, Refused
@@ -27,7 +28,9 @@ AT_ONCE = 16
 QUOTA_EXHAUSTED = "QuotaExhausted"
 POD_REFUSED = "PodRefused"
 TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
+POD_NOT_DELETED = "PodNotDeleted"
 NOTE_LENGTH = 1024
+DELETE_AGAIN = 10.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,12 @@ class Applier:
         self._pods = pods
         self._identity = identity
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._kept: WeakKeyDictionary[Progress, dict[tuple[int, int], str]] = WeakKeyDictionary()
+
+    def not_deleted(self, progress: Progress) -> str:
+        """Returns the words with which the deletion of a Pod was refused; empty where none waits to be tried again."""
+        kept = self._kept.get(progress, {})
+        return next((words for leg, words in kept.items() if leg in progress.leaving), "")
 
     async def apply(self, progress: Progress, plan: Plan) -> bool:
         """Stores the plan's decisions strictly in order; Pods come and go beside them, each after all that precedes it.
@@ -51,23 +60,27 @@ class Applier:
         Returns whether all legs were taken; one that was not is told to `progress`. Raises KubeError: `progress` is no
         longer true then.
         """
-        started: list[asyncio.Task[bool]] = []
         try:
-            async with asyncio.TaskGroup() as effects:
-                for action in in_order_of_need(plan.actions):
-                    match action:
-                        case CreateTrial() | SaveSpec() | SaveStatus():
-                            await self._store(progress, action)
-                        case StartLeg():
-                            started.append(effects.create_task(self._start(progress, action)))
-                        case StopLeg():
-                            effects.create_task(self._stop(progress.study, action))
-                        case Announce():
-                            effects.create_task(self._announce(progress.study, action))
+            # In a task of its own: one that waits for a TaskGroup counts as cancelled once a part failed (Python 3.11).
+            return await asyncio.create_task(self._carry_out(progress, plan))
         except ExceptionGroup as group:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError from group  # a TaskGroup keeps quiet about it where there are errors too
             raise group.exceptions[0] from group
+
+    async def _carry_out(self, progress: Progress, plan: Plan) -> bool:
+        started: list[asyncio.Task[bool]] = []
+        async with asyncio.TaskGroup() as effects:
+            for action in in_order_of_need(plan.actions):
+                match action:
+                    case CreateTrial() | SaveSpec() | SaveStatus():
+                        await self._store(progress, action)
+                    case StartLeg():
+                        started.append(effects.create_task(self._start(progress, action)))
+                    case StopLeg():
+                        effects.create_task(self._stop(progress, action))
+                    case Announce():
+                        effects.create_task(self._announce(progress.study, action))
         return all(leg.result() for leg in started)
 
     async def _store(self, progress: Progress, action: CreateTrial | SaveSpec | SaveStatus) -> None:
@@ -90,12 +103,17 @@ class Applier:
             found = await self._kube.get(TRIALS, study.namespace, trial.name)
             if owner_of(found) != study.uid:
                 raise Refused(f"a Trial {trial.name} is there that does not belong to this Study") from None
+            if (found["metadata"].get("labels") or {}).get(LABEL_STUDY) != study.name:
+                raise Refused(f"Trial {trial.name} has lost its label {LABEL_STUDY}={study.name}") from None
             raise  # ours, and not known: everything is to be read again
         self._remember(progress, trial, stored)
 
     async def _save(self, progress: Progress, trial: Trial, part: str, value: BaseModel) -> None:
         study = progress.study
         version = progress.trials[trial.index].version  # an earlier action of this plan may have raised it
+        known = self._cache.trials.get((study.namespace, trial.name))
+        if known and known.value.version == version and getattr(known.value, part) == value:
+            return  # whoever died before the next step of this plan had stored it already
         stored = await self._kube.patch(
             TRIALS, study.namespace, trial.name, version=version, part=part, value=as_json(value)
         )
@@ -137,6 +155,9 @@ class Applier:
             if owner_of(created) != trial.uid:
                 message = f"a Pod {created['metadata']['name']} is there that does not belong to Trial {trial.name}"
                 return self._refused(progress, trial, POD_REFUSED, message)
+            self._cache.pods.seen(created)
+            self._cache.pods.again((study.namespace, created["metadata"]["name"]))
+            return False  # it is there; what it has said so far was not heard, so the next turn comes at once
         except Refused as error:
             return self._refused(progress, trial, QUOTA_EXHAUSTED if error.quota else POD_REFUSED, str(error))
         self._metrics.legs.labels("resumed" if leg.resume else "fresh").inc()
@@ -145,7 +166,7 @@ class Applier:
 
     def _refused(self, progress: Progress, trial: Trial, reason: str, message: str) -> bool:
         self._metrics.pod_create_errors.labels(reason).inc()
-        progress.refused(trial.index, reason, message, time.time())
+        progress.refused(trial.index, reason, message, clock.now())
         return False
 
     def _previous_node(self, study: Study, trial: Trial) -> str:
@@ -153,14 +174,31 @@ class Applier:
         pod = self._cache.pods.get((study.namespace, pod_name(trial.name, trial.attempt - 1)))
         return pod.value.node if pod else ""
 
-    async def _stop(self, study: Study, action: StopLeg) -> None:
+    async def _stop(self, progress: Progress, action: StopLeg) -> None:
+        study, leg = progress.study, (action.trial.index, action.attempt)
         name = pod_name(action.trial.name, action.attempt)
+        kept = self._kept.setdefault(progress, {})
         try:
             pod = self._cache.pods.get((study.namespace, name))
             uid = pod.uid if pod else (await self._kube.get(PODS, study.namespace, name))["metadata"]["uid"]
-            await self._kube.delete(PODS, study.namespace, name, uid)
-        except (NotFound, Conflict):
+            await self._delete(study.namespace, name, uid)
+        except NotFound:
             pass  # it is gone already
+        except Refused as error:  # everything else goes on; it is tried again as long as the Pod is there
+            kept[leg] = str(error)
+            if leg in progress.leaving:
+                progress.leaving[leg] = clock.now() + DELETE_AGAIN
+            return
+        kept.pop(leg, None)
+
+    async def _delete(self, namespace: str, name: str, uid: str) -> None:
+        """Raises NotFound where it is gone, Conflict where it is not, but was written at the same moment."""
+        try:
+            await self._kube.delete(PODS, namespace, name, uid)
+        except Conflict:
+            found = await self._kube.get(PODS, namespace, name)
+            if found["metadata"]["uid"] == uid:
+                raise
 
     # --- words ----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pydantic import ValidationError
+
 from halvard.invalid import InvalidStudy
 from halvard.kube import Manifest, Page
 from halvard.observe import PodView, observe
@@ -53,6 +55,16 @@ class Change(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Misfit:
+    """An object that makes no sense, as after a change by hand; `message` names it, the field and what is wrong."""
+
+    study: Key
+    uid: str
+    version: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class BrokenStudy:
     """A Study whose spec the API server took although it makes no sense; `message` says what would be right."""
 
@@ -66,7 +78,7 @@ class Store(Generic[T]):
     """The objects of one kind, found by name, by study and by uid."""
 
     def __init__(self, study_of: Callable[[Manifest], str], parse: Callable[[Manifest], T]) -> None:
-        """`study_of` names an object's study, `parse` turns its manifest into a value (ValueError: it is left out)."""
+        """`study_of` names an object's study, `parse` turns its manifest into a value (ValueError: it is a misfit)."""
         self._study_of = study_of
         self._parse = parse
         self._items: dict[Key, Cached[T]] = {}
@@ -74,6 +86,7 @@ class Store(Generic[T]):
         self._by_uid: dict[str, Cached[T]] = {}
         self._changes: dict[Key, dict[str, Change[T]]] = {}
         self._buried: dict[Key, int] = {}
+        self._misfits: dict[Key, Misfit] = {}
 
     def __len__(self) -> int:
         """How many objects there are."""
@@ -95,12 +108,24 @@ class Store(Generic[T]):
         """Returns every study that has an object here."""
         return list(self._by_study)
 
+    def misfit(self, study: Key) -> str:
+        """Returns what is wrong with an object of a study, empty where all of them make sense."""
+        return next((misfit.message for misfit in self._misfits.values() if misfit.study == study), "")
+
     def changes(self, study: Key) -> list[Change[T]]:
         """Returns what changed since the last call, each object once, in the order of its first change."""
         return list(self._changes.pop(study, {}).values())
 
+    def again(self, key: Key) -> None:
+        """Counts an object as changed, so that what it says is heard once more."""
+        if item := self._items.get(key):
+            self._changes.setdefault(item.study_key, {})[item.uid] = Change(item, gone=False)
+
     def seen(self, manifest: Manifest) -> Key | None:
-        """Takes over what a watch or a list says; returns the study it is news for."""
+        """Takes over what a watch or a list says; returns the study it is news for.
+
+        An object that makes no sense is known as it was before.
+        """
         metadata = manifest["metadata"]
         key, version = (metadata.get("namespace", ""), metadata["name"]), int(metadata["resourceVersion"])
         if not self._newer(key, version):
@@ -108,13 +133,16 @@ class Store(Generic[T]):
         try:
             value = self._parse(manifest)
         except ValueError as error:
-            log.error("%s/%s %s is left out: %s", *key, manifest.get("kind", ""), error)
-            return None
+            log.error("%s/%s: %s", *key, error)
+            self._misfits[key] = Misfit((key[0], self._study_of(manifest)), metadata["uid"], version, str(error))
+            return self._misfits[key].study
+        self._misfits.pop(key, None)
         owners = metadata.get("ownerReferences", ())
         owner = next((reference["uid"] for reference in owners if reference.get("controller")), "")
         item = Cached(*key, metadata["uid"], version, self._study_of(manifest), owner, value)
+        before = self._items.get(key)
         self.put(item)
-        return item.study_key
+        return before.study_key if before and not item.study else item.study_key  # it has lost its label
 
     def put(self, item: Cached[T]) -> None:
         """Takes over an object, unless something newer is known."""
@@ -132,17 +160,18 @@ class Store(Generic[T]):
         self.seen(manifest)
         metadata = manifest["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
+        misfit = self._misfits.pop(key, None)
         item = self._items.get(key)
         if item is None or item.uid != metadata["uid"]:
-            return None
+            return misfit.study if misfit else None
         self._buried[key] = item.version
         self._remove(item)
         return item.study_key
 
-    async def replace(self, pages: AsyncIterator[Page], known: Iterable[Cached[T]]) -> set[Key]:
+    async def replace(self, pages: AsyncIterator[Page], known: Iterable[Cached[T]], of: Key | None = None) -> set[Key]:
         """Takes over a list; what is `known`, not in it and not newer than it, is gone.
 
-        Returns the studies that it is news for.
+        So is every misfit `of` this study that is not in it. Returns the studies that it is news for.
         """
         news: set[Key] = set()
         listed: set[str] = set()
@@ -155,6 +184,8 @@ class Store(Generic[T]):
             if item.uid not in listed and item.version <= version and item.uid in self._by_uid:
                 self._remove(item)
                 news.add(item.study_key)
+        if of is not None:
+            self._misfits = {key: each for key, each in self._misfits.items() if each.study != of or each.uid in listed}
         return news
 
     def everything(self) -> list[Cached[T]]:
@@ -166,8 +197,9 @@ class Store(Generic[T]):
         self._buried.clear()
 
     def _newer(self, key: Key, version: int) -> bool:
-        item = self._items.get(key)
-        return version > max(item.version if item else -1, self._buried.get(key, -1))
+        item, misfit = self._items.get(key), self._misfits.get(key)
+        known = max(item.version if item else -1, misfit.version if misfit else -1)
+        return version > max(known, self._buried.get(key, -1))
 
     def _remove(self, item: Cached[T]) -> None:
         del self._items[item.key]
@@ -185,7 +217,7 @@ class Cache:
     def __init__(self) -> None:
         """Knows nothing yet."""
         self.studies = Store(_own_name, parse_study)
-        self.trials = Store(_study_label, Trial.from_manifest)
+        self.trials = Store(_study_label, parse_trial)
         self.pods: Store[PodView] = Store(_study_label, observe)
 
     def forget_changes(self, study: Key) -> None:
@@ -195,13 +227,38 @@ class Cache:
 
 
 def parse_study(manifest: Manifest) -> Study | BrokenStudy:
-    """Returns the Study, or what is wrong with it."""
+    """Returns the Study, or what is wrong with its spec.
+
+    Fields that are not known are those of a newer version, for the API server keeps no others, and are passed over.
+    """
+    status = parse_status(manifest.get("status") or {})
     try:
-        return Study.from_manifest(manifest)
+        study = Study.from_manifest({**manifest, "status": {}}, extra="ignore")
     except InvalidStudy as error:
         metadata = manifest["metadata"]
-        status = StudyStatus.model_validate(manifest.get("status") or {})
         return BrokenStudy(str(error), metadata["generation"], "deletionTimestamp" in metadata, status)
+    return study.model_copy(update={"status": status})
+
+
+def parse_status(status: Manifest) -> StudyStatus:
+    """Returns what makes sense of a Study's status: the rest was written by hand, and will be written anew."""
+    while True:
+        try:
+            return StudyStatus.model_validate(status, extra="ignore")
+        except ValidationError as error:
+            wrong = {detail["loc"][:2] for detail in error.errors(include_url=False)}
+            sound = [c for i, c in enumerate(status.get("conditions") or ()) if ("conditions", i) not in wrong]
+            others = {place[0] for place in wrong if place[0] != "conditions" or len(place) == 1}
+            status = {name: value for name, value in {**status, "conditions": sound}.items() if name not in others}
+
+
+def parse_trial(manifest: Manifest) -> Trial:
+    """Returns the Trial, without fields of a newer version; raises ValueError naming it and what is wrong with it."""
+    try:
+        return Trial.from_manifest(manifest, extra="ignore")
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors(include_url=False)]
+        raise ValueError(f"Trial {manifest['metadata']['name']}: {'; '.join(wrong[:3])}") from None
 
 
 def _own_name(manifest: Manifest) -> str:

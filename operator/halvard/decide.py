@@ -7,31 +7,33 @@ of events and never on how they were batched.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from halvard import lifecycle
+from halvard import lifecycle, starting
 from halvard.ending import deadline, ending, exhausted, gpu_deadline
-from halvard.events import Ended, Event, Fault, Outdated, Placed, Reported, Started, Stuck
+from halvard.events import Avoids, Ended, Event, Fault, Outdated, Placed, Reported, Started, Stuck
 from halvard.faults import VANISHED
-from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
+from halvard.judging import Judgement, back_off, judge, recall, retried
+from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StopLeg
 from halvard.progress import TEMPLATE_CHANGED, Live, Outcome, Progress
 from halvard.samplers.fallback import tells_of_a_failure
 from halvard.template import termination_grace
 from halvard.trial import RungResult, Trial
 from halvard.tuner import Leg
 
-LOOK_AHEAD = 4  # attempts of a study that wait for a place to run in, however large its parallelism
 STATE_DELAY = 5.0  # seconds: a leg that is over sooner never has its Running written
 PROGRESS_DELAY = 30.0
-LONGEST_BACKOFF = 300.0
+FREE_TO_GO = "it may run on more nodes by now"  # which its Pod, made before, does not know
 
 
 def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
     """Advance `progress` by one turn and return what is to be done. `now`: seconds since the epoch."""
     turn = _Turn(progress, now)
     fresh = progress.fresh
+    if fresh:
+        recall(progress, events, now)
     turn.begin()
     if fresh:  # what runs is known before anything is decided, or a study that ends now would lose its time
         for event in events:
-            if isinstance(event, Placed | Started):
+            if isinstance(event, Placed | Avoids | Started):
                 turn.take(event)
         turn.choose()
     for event in events:
@@ -63,8 +65,7 @@ class _Turn:
         for index in sorted(self.progress.assigned):
             trial = self.progress.trials[index]
             if trial.status.state == "Running" and index not in self.progress.live:
-                self._save(lifecycle.requeued(trial, "its attempt vanished", fault=True))
-                self.faults.append(VANISHED)
+                self._faulted(retried(self.progress, trial, VANISHED))
             elif trial.status.state == "Paused":
                 self._await_pod(trial)
 
@@ -81,13 +82,14 @@ class _Turn:
         live = self.progress.live.get(event.trial)
         fenced = trial is None or trial.finished or event.attempt != trial.attempt or event.trial in self.begun
         if trial is None or live is None or fenced:
-            if isinstance(event, Ended):
-                self.progress.leaving.pop((event.trial, event.attempt), None)
-                self._unblock()
+            self._not_believed(trial, event)
             return False
         match event:
             case Placed():
                 live.placed = True
+                self._learn_node(live, event.node)
+            case Avoids():
+                live.avoids = event.nodes
             case Started():
                 self._started(trial, live, event)
             case Reported():
@@ -100,13 +102,29 @@ class _Turn:
                 self._ended(trial, live, event)
         return True
 
+    def _not_believed(self, trial: Trial | None, event: Event) -> None:
+        """An attempt that is over has to leave, and makes room when it has.
+
+        It may be new: a leader that was paused, and does not know yet that it is none, starts what was due back then.
+        """
+        if isinstance(event, Ended):
+            self.progress.leaving.pop((event.trial, event.attempt), None)
+            self._unblock()
+        elif trial is not None and (trial.finished or event.attempt < trial.attempt):
+            self.progress.leaving.setdefault((event.trial, event.attempt), None)
+
     def _started(self, trial: Trial, live: Live, event: Started) -> None:
         last = trial.status.rungs[-1].at.timestamp() if trial.status.rungs else 0.0
         live.since = max(event.at, last) if live.since is None else live.since
         live.placed, live.gpus, live.stuck = True, event.gpus, None
+        self._learn_node(live, event.node)
         if trial.status.state == "Pending":
             self._replace(lifecycle.started(trial))
             self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
+
+    def _learn_node(self, live: Live, node: str) -> None:
+        live.node = node or live.node
+        self.progress.nodes.seen(node)
 
     def _reported(self, trial: Trial, live: Live, event: Reported) -> None:
         spec = self.progress.study.spec
@@ -114,9 +132,15 @@ class _Turn:
         if event.report.step <= live.step:
             self.repeated += 1  # or it went backwards: only the first report of a step counts
             return
+        if self.progress.resumable and not live.step and (why := lifecycle.fell_back(trial, event.report.step)):
+            trial = lifecycle.noted(trial, why)
+            self._announce("CheckpointNotUsed", f"{trial.name}: {why}", warning=True)
         live.step = event.report.step
+        self.progress.heard(live.node)
+        if self.progress.resumable and lifecycle.saved_more(trial, event.report):
+            trial = lifecycle.progressed(trial)
         known = len(trial.status.curve)
-        trial = self._replace(lifecycle.reported(trial, event.report, objective, interval))
+        trial = self._replace(lifecycle.reported(trial, event.report, objective, interval, pod=event.pod))
         decides = interval is not None and len(trial.status.curve) > known
         value = event.report.metrics.get(objective)
         if value is None or not trial.assigned or (event.report.step < trial.spec.budget and not decides):
@@ -165,17 +189,19 @@ class _Turn:
             # It left before it could learn that it was promoted. The next attempt may not, or it would go on for ever.
             self._save(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
         else:
-            policy = self.progress.study.spec.failure_policy
-            self._faulted(trial, policy.judged(event.fault) if policy else event.fault)
+            self._faulted(judge(self.progress, trial, live, event, self.now))
 
-    def _faulted(self, trial: Trial, fault: Fault) -> None:
+    def _faulted(self, judgement: Judgement) -> None:
+        trial, fault = judgement.trial, judgement.fault
         self.faults.append(fault)
         if fault.counted:
             self._fail(trial, fault)
-            return
-        self.progress.retry_at[trial.index] = self.now + min(LONGEST_BACKOFF, 2.0**trial.status.faults)
-        self._save(lifecycle.requeued(trial, lifecycle.describe(fault), fault=True))
-        self._announce("LegRunsAgain", f"{trial.name}: {lifecycle.describe(fault)}", warning=True)
+        else:
+            self.progress.retry_at[trial.index] = self.now + back_off(trial)
+            self._save(lifecycle.requeued(trial, lifecycle.describe(fault), fault=True))
+            self._announce("LegRunsAgain", f"{trial.name}: {lifecycle.describe(fault)}", warning=True)
+        for reason, message in judgement.warnings:
+            self._announce(reason, message, warning=True)
 
     def _fail(self, trial: Trial, fault: Fault) -> None:
         message, order = lifecycle.describe(fault), self.progress.tuner.withdraw(trial.index)
@@ -213,7 +239,7 @@ class _Turn:
         """
         progress, legs = self.progress, list[Leg]()
         free = progress.study.spec.parallelism - len(progress.assigned)
-        room = self._unqueued() - len(self._waiting()) if free > 0 else 0
+        room = starting.unqueued(progress) - len(starting.waiting(progress, self.now)) if free > 0 else 0
         while len(legs) < free and (leg := progress.tuner.ask(new_trials=room > 0)):
             room -= leg.index not in progress.live
             legs.append(leg)
@@ -257,37 +283,9 @@ class _Turn:
         self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
 
     def _start_waiting(self) -> None:
-        """Give attempts to assigned trials that have none, the highest budgets first, as far as there is room."""
-        progress, waiting = self.progress, self._waiting()
-        if progress.block and self.now < progress.block.until and not progress.block.probing:
-            return
-        if not waiting:
-            progress.block = None
-            return
-        room = self._room()
-        if progress.block and room > 0:
-            progress.block.probing, room = True, 1
-        waiting.sort(key=lambda i: (-progress.trials[i].spec.budget, i))
-        for index in waiting[: max(0, room)]:
-            trial = progress.trials[index]
-            progress.retry_at.pop(index, None)
-            progress.live[index] = Live()
-            self.begun.add(index)
-            self.actions.append(StartLeg(trial, trial.status.checkpoint if progress.resumable else None))
-
-    def _waiting(self) -> list[int]:
-        """Assigned trials whose leg is due and has no attempt."""
-        live, retry_at = self.progress.live, self.progress.retry_at
-        return [i for i in self.progress.assigned if i not in live and retry_at.get(i, 0.0) <= self.now]
-
-    def _room(self) -> int:
-        """How many more attempts there may be."""
-        return min(self.progress.study.spec.parallelism - len(self.progress.live), self._unqueued())
-
-    def _unqueued(self) -> int:
-        """How many more attempts may wait for a place to run in."""
-        live = self.progress.live
-        return LOOK_AHEAD - sum(not live[i].placed for i in self.progress.assigned if i in live)
+        for leg in starting.start(self.progress, self.now):
+            self.begun.add(leg.trial.index)
+            self.actions.append(leg)
 
     # --- the study as a whole -------------------------------------------------------------------------------------
 
@@ -334,6 +332,8 @@ class _Turn:
             by_rank = sorted(progress.live, key=ranks.__getitem__)
             for index in by_rank[allowed:]:
                 progress.live[index].stopping = progress.live[index].stopping or reason
+        for index in starting.confined(progress, self.now):
+            progress.live[index].stopping = progress.live[index].stopping or FREE_TO_GO
         for index, live in progress.live.items():
             if live.stopping and (index, progress.trials[index].attempt) not in progress.leaving:
                 self._stop(progress.trials[index], live.stopping)
@@ -371,11 +371,8 @@ class _Turn:
         progress = self.progress
         times = [*progress.unsaved.due.values(), *(t for t in progress.leaving.values() if t is not None)]
         if progress.outcome is None and not progress.study.spec.suspend:
-            # what is due already waits for room, and what makes room is an event
-            times += [t for i, t in progress.retry_at.items() if i in progress.assigned and t > self.now]
+            times += starting.times(progress, self.now)
             times += [t for t in (deadline(progress), gpu_deadline(progress, self.now)) if t is not None]
-            if progress.block and self._room() > 0:
-                times.append(self.now if progress.block.probing else progress.block.until)
         return min((t for t in times if t != float("inf")), default=None)
 
     def _spend(self, live: Live, at: float) -> float:
@@ -387,7 +384,7 @@ class _Turn:
 
     def _unblock(self) -> None:
         """Something ended, so there may be room again: try at once."""
-        if self.progress.block:
+        if self.progress.block and not self.progress.block.breaker:
             self.progress.block.until = self.now
 
     def _replace(self, trial: Trial) -> Trial:

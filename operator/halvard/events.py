@@ -20,10 +20,20 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """This attempt has a place to run in (its Pod a node); until then it only waits for one."""
+    """This attempt has a place to run in (its Pod a `node`); until then it only waits for one."""
 
     trial: int
     attempt: int
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Avoids:
+    """This attempt waits for its place, and none of these nodes can be that."""
+
+    trial: int
+    attempt: int
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +44,18 @@ class Started:
     attempt: int
     at: float
     gpus: float = 0.0
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """This attempt reported. `at`: when it was received, seconds since the epoch."""
+    """This attempt reported. `at`: when it was received, seconds since the epoch; `pod`: by which Pod, its uid."""
 
     trial: int
     attempt: int
     at: float
     report: Report
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,7 @@ class Ended:
     attempt: int
     at: float
     fault: Fault
+    node: str = ""
 
 
-Event = Placed | Started | Reported | Stuck | Outdated | Ended
+Event = Placed | Avoids | Started | Reported | Stuck | Outdated | Ended

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from halvard.events import Fault
-from halvard.pods import TRAINER
+from halvard.pods import COLLECTOR, TRAINER
 
 # Infrastructure: the leg runs again.
 DISRUPTED = "Disrupted"
@@ -24,6 +24,8 @@ STATUS_UNKNOWN = "ContainerStatusUnknown"
 POD_DELETED = "PodDeleted"
 POD_VANISHED = "PodVanished"
 NEVER_STARTED = "NeverStarted"
+COLLECTOR_LOST = "CollectorLost"
+NODE_SUSPECT = "NodeSuspect"
 # Configuration: the trial fails.
 EPHEMERAL_STORAGE = "EphemeralStorage"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -31,6 +33,7 @@ INIT_FAILED = "InitFailed"
 OOM_KILLED = "OOMKilled"
 NON_ZERO_EXIT = "NonZeroExit"
 METRICS_UNAVAILABLE = "MetricsUnavailable"
+RETRIES_EXHAUSTED = "RetriesExhausted"
 
 INFRASTRUCTURE = (
     DISRUPTED,
@@ -42,6 +45,8 @@ INFRASTRUCTURE = (
     POD_DELETED,
     POD_VANISHED,
     NEVER_STARTED,
+    COLLECTOR_LOST,
+    NODE_SUSPECT,
 )
 CONFIGURATION = (
     EPHEMERAL_STORAGE,
@@ -50,8 +55,10 @@ CONFIGURATION = (
     OOM_KILLED,
     NON_ZERO_EXIT,
     METRICS_UNAVAILABLE,
+    RETRIES_EXHAUSTED,
 )
 
+DISOWNED = Fault(POD_VANISHED, "its Pod is not its own any more: the owner reference was changed", counted=False)
 VANISHED = Fault(POD_VANISHED, "the Pod was gone before it said how it ended", counted=False)
 
 _DISRUPTIONS = ("DisruptionTarget", "TerminationTarget")  # Kubernetes (KEP-3329) and Kueue
@@ -83,6 +90,7 @@ class Ending:
     failed_init: Mapping[str, Any]
     memory_limit: str
     by_itself: bool
+    collector: Mapping[str, Any]
 
 
 def fault_of(pod: Mapping[str, Any]) -> Fault:
@@ -174,6 +182,17 @@ def not_terminated(end: Ending) -> Fault | None:
     return Fault(NODE_LOST, "the Pod was declared over while its trainer was last seen running", counted=False)
 
 
+def collector_lost(end: Ending) -> Fault | None:
+    """The sidecar did not live to the end, or was not started again: a report may lie there that nobody read."""
+    code = (end.collector.get("terminated") or {}).get("exitCode")
+    if not end.collector or code == 0:
+        return None
+    how = "was not running" if code is None else f"ended with exit code {code}"
+    return Fault(
+        COLLECTOR_LOST, f"the trainer exited 0, but {COLLECTOR} {how} and may not have read all", counted=False
+    )
+
+
 def metrics_unavailable(_: Ending) -> Fault:
     """The trainer ended well, but its report at the budget is missing."""
     return Fault(
@@ -193,6 +212,7 @@ CHECKS: Sequence[Callable[[Ending], Fault | None]] = (
     out_of_memory,
     non_zero_exit,
     not_terminated,
+    collector_lost,
     metrics_unavailable,  # always answers
 )
 
@@ -212,6 +232,7 @@ def _ending(pod: Mapping[str, Any]) -> Ending:
         failed_init=_failed_init(pod, status),
         memory_limit=_memory_limit(pod),
         by_itself=_by_itself(pod["metadata"], trainer, disruption),
+        collector=_named(status.get("initContainerStatuses"), COLLECTOR).get("state") or {},
     )
 
 

@@ -1,10 +1,10 @@
 """Reports that Pods pushed, on their way to the next turn of their study, and the pushes that wait for its verdict."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from halvard import clock
 from halvard.cache import BrokenStudy, Cache
 from halvard.endpoint import Answer, UnknownPod
 from halvard.events import Reported, Started
@@ -57,13 +57,13 @@ class Inbox:
         key, attempt = (study.namespace, study.name), view.attempt
         if trial.finished or attempt != trial.attempt:
             return Answer(stop=trial.status.message or SUPERSEDED, superseded=True)
-        now = time.time()
+        now = clock.now()
         box = self._boxes.setdefault(key, Box())
         if len(box.events) + len(reports) >= MOST_WAITING:
             raise Unavailable(f"{len(box.events)} reports of {'/'.join(key)} wait to be stored")
-        # The kubelet may tell of the start only after a short leg is over.
-        box.events.append(Started(trial.index, attempt, now - elapsed, view.gpus))
-        box.events.extend(Reported(trial.index, attempt, now, report) for report in reports)
+        # The kubelet may tell of the start only after a short leg is over. No attempt is older than its Pod.
+        box.events.append(Started(trial.index, attempt, max(now - elapsed, view.created_at), view.gpus))
+        box.events.extend(Reported(trial.index, attempt, now, report, view.uid) for report in reports)
         self._wake(key)
         last = max((report.step for report in reports), default=0)
         if last < trial.spec.budget and not any(decides_on(study, report) for report in reports):

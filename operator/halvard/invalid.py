@@ -7,7 +7,7 @@ fields. The schema is a pydantic model; the rules sit beside the fields, as the 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -91,10 +91,13 @@ def rule(message: str, *, field: str = "") -> Callable[[Callable[[Any], bool]], 
     return lambda holds: Rule(field, message, holds)
 
 
-def parse(model: type[Data], manifest: Mapping[str, Any]) -> Data:
-    """Returns the manifest as a value of the model, types as strict as the API server's; raises InvalidStudy."""
+def parse(model: type[Data], manifest: Mapping[str, Any], extra: Literal["ignore"] | None = None) -> Data:
+    """Returns the manifest as a value of the model, types as strict as the API server's; raises InvalidStudy.
+
+    `extra`: whether to pass over fields that are not known.
+    """
     try:
-        parsed = model.model_validate_json(json.dumps(_as_sent(manifest), default=str), strict=True)
+        parsed = model.model_validate_json(json.dumps(_as_sent(manifest), default=str), strict=True, extra=extra)
     except ValidationError as error:
         _refuse(error)
     if errors := tuple(_broken(parsed, "")):

@@ -21,13 +21,14 @@ def started(trial: Trial) -> Trial:
     return _with_status(trial, state="Running", message="")
 
 
-def reported(trial: Trial, report: Report, objective: str, interval: int | None = None) -> Trial:
-    """It made progress: the step, the curve, and the checkpoint to come back to.
+def reported(trial: Trial, report: Report, objective: str, interval: int | None = None, *, pod: str = "") -> Trial:
+    """It made progress: the step, the curve, and the checkpoint to come back to, which this Pod wrote.
 
     The curve is thinned. With an `interval`, where reports are decided on, it keeps the result and all reports at
     multiples of it: the first of each step, and none from before the last, as an attempt that runs again may make.
     """
     status = trial.status
+    message = status.message if status.state == "Running" else ""
     curve = status.curve
     if objective in report.metrics:
         point = CurvePoint(step=report.step, value=finite(report.metrics[objective]))
@@ -37,8 +38,21 @@ def reported(trial: Trial, report: Report, objective: str, interval: int | None 
             curve = (*curve, point) if report.step > (curve[-1].step if curve else 0) else curve
     checkpoint = status.checkpoint
     if report.checkpoint:
-        checkpoint = SavedCheckpoint(name=report.checkpoint, step=report.step, attempt=status.attempt)
-    return _with_status(trial, state="Running", message="", step=report.step, curve=curve, checkpoint=checkpoint)
+        checkpoint = SavedCheckpoint(name=report.checkpoint, step=report.step, attempt=status.attempt, pod=pod)
+    return _with_status(trial, state="Running", message=message, step=report.step, curve=curve, checkpoint=checkpoint)
+
+
+def fell_back(trial: Trial, step: int) -> str:
+    """What to tell people where an attempt's first report, of this step, comes before its checkpoint; else nothing."""
+    given = trial.status.checkpoint
+    if given is None or given.attempt == trial.attempt or step > given.step:
+        return ""
+    return f"its checkpoint of step {given.step} was not used: attempt {trial.attempt} first reported at step {step}"
+
+
+def noted(trial: Trial, message: str) -> Trial:
+    """Its attempt runs, and there is something to say about that."""
+    return _with_status(trial, state="Running", message=message)
 
 
 def completed_rung(
@@ -58,7 +72,7 @@ def completed_rung(
         decision=trial.spec.decision,
         control=trial.spec.control,
     )
-    return _with_status(trial, rungs=(*trial.status.rungs, result))
+    return _with_status(trial, rungs=(*trial.status.rungs, result), retries=0)
 
 
 def promoted(trial: Trial, decided: TrialSpec) -> Trial:
@@ -85,6 +99,22 @@ def requeued(trial: Trial, message: str, *, fault: bool) -> Trial:
         attempt=trial.attempt + 1,
         faults=trial.status.faults + fault,
     )
+
+
+def retried(trial: Trial) -> Trial:
+    """Once more in a row, its leg came to nothing through no fault of its own."""
+    return _with_status(trial, retries=trial.status.retries + 1)
+
+
+def saved_more(trial: Trial, report: Report) -> bool:
+    """Whether this report brings a checkpoint beyond the last one."""
+    last = trial.status.checkpoint
+    return bool(report.checkpoint) and report.step > (last.step if last else 0)
+
+
+def progressed(trial: Trial) -> Trial:
+    """It came further than before."""
+    return _with_status(trial, retries=0) if trial.status.retries else trial
 
 
 def ended(trial: Trial, state: TrialState, message: str, *, order: int = 0, exit_code: int | None = None) -> Trial:

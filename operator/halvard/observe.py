@@ -11,7 +11,16 @@ from typing import Any
 
 from halvard.events import Fault
 from halvard.faults import fault_of
-from halvard.pods import ANNOTATION_TEMPLATE, COLLECTOR, LABEL_ATTEMPT, LABEL_STUDY, LABEL_TRIAL, TRAINER, gpus
+from halvard.pods import (
+    ANNOTATION_AVOIDS,
+    ANNOTATION_TEMPLATE,
+    COLLECTOR,
+    LABEL_ATTEMPT,
+    LABEL_STUDY,
+    LABEL_TRIAL,
+    TRAINER,
+    gpus,
+)
 from halvard_trainer.reports import Report, from_wire
 
 _NOTHING: Mapping[str, Any] = {}
@@ -37,7 +46,7 @@ class PodView:
     `ended_at` is set once the trainer has ended, or the whole Pod; `drained` once the collector has ended too, and only
     then has `report` the last word. `lost`: the node is out of reach, so the leg may run elsewhere now. `fault` is set
     where the attempt ended or is lost. `stuck`: it cannot start by itself. `unschedulable`: it waits for a place, which
-    is a queue and no failure.
+    is a queue and no failure. `avoids`: the nodes that it may not run on.
     """
 
     name: str
@@ -48,6 +57,7 @@ class PodView:
     trial: str
     attempt: int
     node: str
+    avoids: tuple[str, ...]
     template: str
     gpus: float
     created_at: float
@@ -65,12 +75,14 @@ class PodView:
 def observe(pod: Mapping[str, Any]) -> PodView:
     """Returns what the Pod (as the API server's JSON) says; nothing that is missing or odd in its status raises."""
     metadata, spec, status = pod["metadata"], pod.get("spec") or _NOTHING, pod.get("status") or _NOTHING
-    labels = metadata.get("labels") or _NOTHING
+    labels, annotations = metadata.get("labels") or _NOTHING, metadata.get("annotations") or _NOTHING
     trainer = _state(status.get("containerStatuses"), TRAINER)
     collector = _state(status.get("initContainerStatuses"), COLLECTOR)
+    last = _state(status.get("initContainerStatuses"), COLLECTOR, "lastState")
     over = status.get("phase") in {"Succeeded", "Failed"}
     ended_at = _ended_at(metadata, status, trainer) if over or "terminated" in trainer else None
     lost = ended_at is None and _lost(metadata, status)
+    drained = ended_at is not None and (over or "running" not in collector)
     return PodView(
         name=metadata["name"],
         namespace=metadata.get("namespace") or "",
@@ -80,25 +92,26 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         trial=labels.get(LABEL_TRIAL) or "",
         attempt=_attempt(labels.get(LABEL_ATTEMPT)),
         node=spec.get("nodeName") or "",
-        template=(metadata.get("annotations") or _NOTHING).get(ANNOTATION_TEMPLATE) or "",
+        avoids=tuple((annotations.get(ANNOTATION_AVOIDS) or "").split()),
+        template=annotations.get(ANNOTATION_TEMPLATE) or "",
         gpus=gpus(pod),
         created_at=_seconds(metadata.get("creationTimestamp")),
         started_at=_started_at(trainer),
         ended_at=ended_at,
-        drained=ended_at is not None and (over or "running" not in collector),
+        drained=drained,
         deleting="deletionTimestamp" in metadata,
         lost=lost,
         fault=fault_of(pod) if ended_at is not None or lost else None,
         stuck=None if trainer.keys() & {"running", "terminated"} or over else _stuck(status),
         unschedulable=_unschedulable(status),
-        report=_report(collector) or _report(trainer),
+        report=_last_word(collector, trainer, last if drained else _NOTHING),
     )
 
 
-def _state(statuses: Sequence[Mapping[str, Any]] | None, name: str) -> Mapping[str, Any]:
+def _state(statuses: Sequence[Mapping[str, Any]] | None, name: str, which: str = "state") -> Mapping[str, Any]:
     for container in statuses or ():
         if container.get("name") == name:
-            state: Mapping[str, Any] = container.get("state") or _NOTHING
+            state: Mapping[str, Any] = container.get(which) or _NOTHING
             return state
     return _NOTHING
 
@@ -149,6 +162,17 @@ def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
         if condition.get("type") == kind:
             return condition
     return _NOTHING
+
+
+def _last_word(collector: Mapping[str, Any], trainer: Mapping[str, Any], last: Mapping[str, Any]) -> Report | None:
+    """The report that the collector left, which knows what was answered; of one that was killed, the latest of all.
+
+    `last`: how the collector ended before, where it was not started again.
+    """
+    left = [report for state in (collector, trainer, last) if (report := _report(state))]
+    if left and (collector.get("terminated") or _NOTHING).get("exitCode"):
+        return max(left, key=lambda report: report.step)
+    return left[0] if left else None
 
 
 def _report(state: Mapping[str, Any]) -> Report | None:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -24,7 +24,7 @@ from halvard.cache import Cache
 from halvard.endpoint import Endpoint
 from halvard.identity import Identity
 from halvard.inbox import Inbox
-from halvard.kube import PODS, Kube, KubeError
+from halvard.kube import PODS, Kube, KubeError, Unavailable
 from halvard.lease import Lease, LeaseLost
 from halvard.listener import Limits, Listener
 from halvard.pods import LABEL_STUDY, PodSettings
@@ -33,6 +33,7 @@ from halvard.reconcile import Reconciler
 
 RELIST_PERIOD = 300.0
 FIRST_RELIST = 10.0
+FIRST_RETRY = 1.0
 OPEN_FILES = 8192  # more than there can be connections; a container begins with 1024
 PROBES = Limits(connections=256, strangers=256)  # nobody says who asks for metrics
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -160,10 +161,10 @@ class Leader:
     async def lead(self, ready: asyncio.Event) -> None:
         """Leads until some part of it ends; sets `ready` once it has seen everything and listens."""
         settings = self._settings
-        await self._relist()
+        await insist(self._relist)
         await self._listener.start(settings.host, settings.collector_port)
         try:
-            await self._tell_address()
+            await insist(self._tell_address)
             ready.set()
             log.info("leading %s", ", ".join(settings.namespaces) or "all namespaces")
             await first_of(self._queue.run, self._keep_whole, self._keep_certified, self._watch)
@@ -211,6 +212,16 @@ class Leader:
                     self._queue.add(study)
             store.forget_deletions()
             self._metrics.heard(resource.plural)
+
+
+async def insist(work: Callable[[], Awaitable[None]]) -> None:
+    """Does what the API server may not be able to do now until it has done it: to end would only ask more of it."""
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            log.warning("%s; again in a moment", error)
+            await asyncio.sleep(max(FIRST_RETRY, error.retry_after))
 
 
 async def first_of(*parts: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -33,10 +33,14 @@ class SaveStatus:
 
 @dataclass(frozen=True, slots=True)
 class StartLeg:
-    """Run attempt `trial.attempt` up to `trial.spec.budget`, from the checkpoint `resume` if there is one."""
+    """Run attempt `trial.attempt` up to `trial.spec.budget`, from the checkpoint `resume` if there is one.
+
+    `avoid`: the names of nodes that it is not to run on.
+    """
 
     trial: Trial
     resume: SavedCheckpoint | None
+    avoid: tuple[str, ...] = ()
 
     @property
     def start(self) -> int:

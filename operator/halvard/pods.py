@@ -24,6 +24,7 @@ LABEL_STUDY = "halvard.dev/study"
 LABEL_TRIAL = "halvard.dev/trial"
 LABEL_ATTEMPT = "halvard.dev/attempt"
 ANNOTATION_TEMPLATE = "halvard.dev/template"
+ANNOTATION_AVOIDS = "halvard.dev/avoids"
 
 _SHARED = "/halvard"
 _REPORTS = f"{_SHARED}/reports.jsonl"
@@ -31,6 +32,7 @@ _VERDICT = f"{_SHARED}/verdict.json"
 _STDOUT = f"{_SHARED}/stdout"
 _CHECKPOINTS = "/halvard-checkpoints"
 _RESUME = "/halvard-resume"
+_POD = "HALVARD_POD"
 _TOKEN_DIRECTORY = "/var/run/secrets/halvard"  # noqa: S105  # a path, not a secret
 _TOKEN_SECONDS = 3600
 _GPU = re.compile(r".*/(gpu|gpu\.[^/]+|mig-[^/]+)|gpu\.intel\.com/(i915|xe)")
@@ -90,18 +92,23 @@ def build(study: Study, trial: Trial, leg: StartLeg, settings: PodSettings, prev
     spec["volumes"] = [*(spec.get("volumes") or ()), *_volumes(study, settings)]
     if previous_node:
         _prefer_node(spec, previous_node)
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(study, trial), "spec": spec}
+    if leg.avoid:
+        _avoid_nodes(spec, leg.avoid)
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(study, trial, leg.avoid), "spec": spec}
 
 
-def _metadata(study: Study, trial: Trial) -> dict[str, Any]:
+def _metadata(study: Study, trial: Trial, avoid: tuple[str, ...]) -> dict[str, Any]:
     user = study.spec.template.get("metadata") or {}
     owner = {"apiVersion": "halvard.dev/v1alpha1", "kind": "Trial", "name": trial.name, "uid": trial.uid}
     labels = {LABEL_STUDY: study.name, LABEL_TRIAL: trial.name, LABEL_ATTEMPT: str(trial.attempt)}
+    annotations = {ANNOTATION_TEMPLATE: template_hash(study.spec.template)}
+    if avoid:
+        annotations[ANNOTATION_AVOIDS] = " ".join(avoid)
     return {
         "name": pod_name(trial.name, trial.attempt),
         "namespace": study.namespace,
         "labels": {**(user.get("labels") or {}), **labels},
-        "annotations": {**(user.get("annotations") or {}), ANNOTATION_TEMPLATE: template_hash(study.spec.template)},
+        "annotations": {**(user.get("annotations") or {}), **annotations},
         "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": False}],
     }
 
@@ -114,14 +121,15 @@ def _add_to_trainer(trainer: dict[str, Any], study: Study, trial: Trial, resume:
         reports=_REPORTS,
         verdict=_VERDICT,
         checkpoint_dir=_CHECKPOINTS,
-        resume_from=f"{_RESUME}/{resume.name}" if resume else "",
+        resume_from=f"{_RESUME}/{_directory(resume.attempt, resume.pod)}/{resume.name}" if resume else "",
     )
     named = {variable.get("name") for variable in trainer.get("env") or ()}
     if study.spec.collector.stdout and "PYTHONUNBUFFERED" not in named:
         contract["PYTHONUNBUFFERED"] = "1"  # into a pipe, Python would write its lines in bursts
     # Ours first: Kubernetes expands $(NAME) only from variables that come earlier in the list.
-    kept = [variable for variable in trainer.get("env") or () if variable.get("name") not in contract]
-    trainer["env"] = [*_variables(contract), *kept]
+    ours = [*_variables(contract), {"name": _POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
+    kept = [each for each in trainer.get("env") or () if each.get("name") not in {*contract, _POD}]
+    trainer["env"] = [*ours, *kept]
     trainer["volumeMounts"] = [
         *(trainer.get("volumeMounts") or ()),
         {"name": "halvard", "mountPath": _SHARED},
@@ -134,15 +142,24 @@ def _add_to_trainer(trainer: dict[str, Any], study: Study, trial: Trial, resume:
 
 
 def _checkpoint_mounts(study: Study, trial: Trial, resume: SavedCheckpoint | None) -> list[dict[str, Any]]:
-    """Each attempt writes its own directory and sees the one it resumes from read-only: a zombie overwrites nothing."""
+    """Each Pod writes a directory of its own, and reads those of all its trial's: a zombie overwrites nothing."""
     if not study.spec.checkpoint:
         return [{"name": "halvard", "mountPath": _CHECKPOINTS, "subPath": "checkpoints"}]
-    directory = f"{study.name}-{study.uid[:8]}/{trial.name}"
+    of_trial = f"{study.name}-{study.uid[:8]}/{trial.name}"
     mount = {"name": "halvard-checkpoints"}
-    ours = {**mount, "mountPath": _CHECKPOINTS, "subPath": f"{directory}/attempt-{trial.attempt}"}
+    own = _directory(trial.attempt, f"$({_POD})")
+    ours = {**mount, "mountPath": _CHECKPOINTS, "subPathExpr": f"{of_trial}/{own}"}
     if not resume:
         return [ours]
-    return [ours, {**mount, "mountPath": _RESUME, "subPath": f"{directory}/attempt-{resume.attempt}", "readOnly": True}]
+    return [ours, {**mount, "mountPath": _RESUME, "subPath": of_trial, "readOnly": True}]
+
+
+def _directory(attempt: int, pod: str) -> str:
+    """Where an attempt keeps its checkpoints; the number alone would not do, for a Pod may get one that vanished had.
+
+    What an older operator stored names no Pod, and is in a directory without one.
+    """
+    return f"attempt-{attempt}-{pod}" if pod else f"attempt-{attempt}"
 
 
 def _collector(study: Study, trial: Trial, resume: SavedCheckpoint | None, settings: PodSettings) -> dict[str, Any]:
@@ -203,6 +220,21 @@ def _prefer_node(spec: dict[str, Any], node: str) -> None:
     to_node = affinity.get("nodeAffinity") or {}
     key = "preferredDuringSchedulingIgnoredDuringExecution"
     spec["affinity"] = {**affinity, "nodeAffinity": {**to_node, key: [*(to_node.get(key) or ()), term]}}
+
+
+def _avoid_nodes(spec: dict[str, Any], nodes: tuple[str, ...]) -> None:
+    """Kubernetes takes one name a requirement. Any of the user's terms will do, so each has to rule the nodes out."""
+    ruled_out = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
+    affinity = spec.get("affinity") or {}
+    to_node = affinity.get("nodeAffinity") or {}
+    key = "requiredDuringSchedulingIgnoredDuringExecution"
+    terms = (to_node.get(key) or {}).get("nodeSelectorTerms")
+    outside = [
+        # a term without any requirement matches no node, and is to go on doing so
+        {**term, "matchFields": [*(term.get("matchFields") or ()), *ruled_out]} if any(term.values()) else term
+        for term in terms or ()
+    ] or [{"matchFields": ruled_out}]
+    spec["affinity"] = {**affinity, "nodeAffinity": {**to_node, key: {"nodeSelectorTerms": outside}}}
 
 
 def _variables(values: Mapping[str, str]) -> list[dict[str, str]]:

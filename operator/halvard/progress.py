@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from halvard.events import Fault
+from halvard.nodes import Nodes
 from halvard.plan import Verdict
 from halvard.samplers import MakeSampler
 from halvard.study import Study
@@ -16,18 +17,22 @@ from halvard.trial import Trial
 from halvard.tuner import Tuner
 
 LONGEST_BLOCK = 60.0
+LONGEST_BREAK = 600.0
+TOO_MANY_FAULTS = "TooManyFaults"
 TEMPLATE_CHANGED = "the template was changed"
 _NONE: Mapping[tuple[int, int], bool] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class Live:
-    """An attempt that exists; `placed`: it has a place to run in.
+    """An attempt that exists; `placed`: it has a place to run in, on `node`; none that it `avoids` can be that.
 
     `since`: from when its time is still to be accounted for; `step`: its last report.
     """
 
     placed: bool = False
+    node: str = ""
+    avoids: tuple[str, ...] = ()
     since: float | None = None
     gpus: float = 0.0
     step: int = 0
@@ -37,13 +42,31 @@ class Live:
 
 @dataclass(slots=True)
 class Block:
-    """The store takes no further legs for now; one is tried again at `until`, and `probing` says that it was."""
+    """No further legs are started for now; one is tried again at `until`.
+
+    Where the store refuses them, `probing` says that one was tried, and the others follow once it is taken; whatever
+    ends may make room. A `breaker` is there because legs come to nothing: it is over with the next report, and until
+    then one more is tried at a time, at ever longer intervals.
+    """
 
     reason: str
     message: str
     until: float
     delay: float = 1.0
     probing: bool = False
+
+    @property
+    def breaker(self) -> bool:
+        """Whether only a report ends it."""
+        return self.reason == TOO_MANY_FAULTS
+
+    def probe(self, now: float) -> None:
+        """One leg is tried."""
+        if self.breaker:
+            self.delay = min(LONGEST_BREAK, 2 * self.delay)
+            self.until = now + self.delay
+        else:
+            self.probing = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +123,8 @@ class Progress:
                 self.leaving[index, attempt] = None
         self.fresh = True  # no turn has been taken since the fold
         self.retry_at: dict[int, float] = {}
+        self.nodes = Nodes()
+        self.barren: list[int] = []  # whose attempts the infrastructure ended without a report, since the last one
         self.unsaved = Unsaved()
         self.failed = {index for index, trial in self.trials.items() if trial.status.state == "Failed"}
         self.gpu_seconds_spent = sum(_gpu_seconds(trial) for trial in self.trials.values())
@@ -117,6 +142,7 @@ class Progress:
         """Take over a study that its user changed: parallelism, limits, suspension, template."""
         if study.spec.template != self.study.spec.template:
             self.block = None
+            self.barren.clear()
             for live in self.live.values():
                 if live.stuck or not live.placed:
                     live.stopping = live.stopping or TEMPLATE_CHANGED
@@ -131,10 +157,19 @@ class Progress:
     def refused(self, index: int, reason: str, message: str, now: float) -> None:
         """The store would not take a leg just decided on: it waits, and so do all others, until one is tried again."""
         self.live.pop(index, None)
+        if self.block and self.block.breaker:
+            return  # one leg is tried at a time already
         delay = self.block.delay if self.block else 1.0
         if self.block and self.block.probing:  # the one that was tried again: the next has to wait longer
             delay = min(LONGEST_BLOCK, delay * 2)
         self.block = Block(reason, message, until=now + delay, delay=delay)
+
+    def heard(self, node: str) -> None:
+        """An attempt that runs on this node has reported."""
+        self.nodes.reported(node)
+        self.barren.clear()
+        if self.block and self.block.breaker:
+            self.block = None
 
     def verdict(self, index: int, attempt: int, step: int) -> Verdict | None:
         """What this attempt is to do after its report at `step`; None while that is not decided."""

@@ -1,16 +1,17 @@
 """The crank in a cluster: a study's key becomes events, events a plan, the plan calls; then the status is written."""
 
 import asyncio
-import time
 from datetime import UTC, datetime
 
-from halvard.apply import Applier, as_json
+from halvard import clock
+from halvard.apply import POD_NOT_DELETED, Applier, as_json
 from halvard.cache import BrokenStudy, Cache, Cached
 from halvard.decide import decide
 from halvard.events import Reported
 from halvard.inbox import Inbox
 from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, Refused
 from halvard.metrics import Metrics
+from halvard.misfit import misfit
 from halvard.pods import LABEL_STUDY
 from halvard.queue import Key
 from halvard.sessions import Session
@@ -54,7 +55,7 @@ class Reconciler:
             session = await self._session(study.value, study.version)
         except ValueError as error:
             await self._degrade(study, TRIALS_DO_NOT_FIT, str(error))
-            raise
+            raise Refused(str(error)) from error
         try:
             again = await self._turn(key, session)
         except Refused as error:
@@ -66,18 +67,35 @@ class Reconciler:
         """The study as it is in memory; folded anew where it is not there, or not to be trusted."""
         key = (study.namespace, study.name)
         session = self._sessions.get(key)
+        await self._check_readable(key, session)
         if session and session.sound and session.follow(study, version):
             return session
         if session and not session.sound:
             await self._refresh(key)  # what the failed turn has stored is not known
+        if session:
+            session.sound = False  # until there is another: it has forgotten what it could not follow
         if session is None or session.progress.study.uid != study.uid:
-            self._metrics.follow(key, time.time())
+            self._metrics.follow(key, clock.now())
+        if wrong := misfit(study, [item.value for item in self._cache.trials.of(key) if item.owner == study.uid]):
+            raise ValueError(wrong)
         fresh = self._sessions[key] = Session(self._cache, study, version)
         fresh.unstored = session.unstored if session else []
         return fresh
 
+    async def _check_readable(self, key: Key, session: Session | None) -> None:
+        """Raises ValueError where a Trial cannot be read: without it, it would be decided on anew."""
+        if not self._cache.trials.misfit(key):
+            return
+        if session:
+            session.sound = False
+        await self._refresh(key)  # it may be gone by now
+        if wrong := self._cache.trials.misfit(key):
+            raise ValueError(wrong)
+
     async def _turn(self, key: Key, session: Session) -> float | None:
-        now = time.time()
+        now = clock.now()
+        if not await self._begun(key, session.progress.started_at or now):
+            return 0.0
         pushed = [*session.unstored, *self._inbox.take(key)]
         events = [*pushed, *session.gather(now)]
         session.sound, session.unstored = False, []
@@ -91,17 +109,28 @@ class Reconciler:
         self._inbox.settle(key, session.progress.verdict)
         for event in pushed:
             if isinstance(event, Reported):
-                self._metrics.report_lag.observe(max(0.0, time.time() - event.at))
+                self._metrics.report_lag.observe(max(0.0, clock.now() - event.at))
         if not all_taken:
             return 0.0  # only `decide` knows when to try again
-        return None if plan.wake_at is None else plan.wake_at - time.time()
+        return None if plan.wake_at is None else plan.wake_at - clock.now()
+
+    async def _begun(self, key: Key, at: float) -> bool:
+        """Stores that a study has started, if it does not say so: now nobody can change any more what trials rest on.
+
+        Returns False where it was changed meanwhile.
+        """
+        study = self._cache.studies.get(key)
+        if study is None or study.value.status.start_time:
+            return study is not None
+        start = datetime.fromtimestamp(at, UTC).replace(microsecond=0)
+        return await self._write_status(study, study.value.status.model_copy(update={"start_time": start})) is None
 
     async def _refresh(self, key: Key) -> None:
         """Reads a study's trials and Pods from the store itself."""
         namespace, name = key
         selector = f"{LABEL_STUDY}={name}"
         trials, pods = self._cache.trials, self._cache.pods
-        await trials.replace(self._kube.pages(TRIALS, namespace, selector), trials.of(key))
+        await trials.replace(self._kube.pages(TRIALS, namespace, selector), trials.of(key), key)
         await pods.replace(self._kube.pages(PODS, namespace, selector), pods.of(key))
 
     def _forget(self, key: Key) -> None:
@@ -114,32 +143,24 @@ class Reconciler:
     async def _save_status(self, key: Key, session: Session) -> float | None:
         """Writes the status where it has changed; what only counts, at most once a second."""
         progress = session.progress
-        urgent = (progress.outcome, progress.suspended, progress.block is None, progress.study.generation)
-        clock = asyncio.get_running_loop().time()
-        if urgent == session.urgent and (wait := session.status_at + STATUS_PERIOD - clock) > 0:
+        kept = self._applier.not_deleted(progress)
+        urgent = (progress.outcome, progress.suspended, progress.block is None, progress.study.generation, kept)
+        at = asyncio.get_running_loop().time()
+        if urgent == session.urgent and (wait := session.status_at + STATUS_PERIOD - at) > 0:
             return wait
-        session.urgent, session.status_at = urgent, clock
+        session.urgent, session.status_at = urgent, at
         study = self._cache.studies.get(key)
         if study is None:
             return None
-        return await self._write_status(study, study_status(progress, time.time()))
+        status = study_status(progress, clock.now())
+        if kept and not any(c.type == "Degraded" and c.status == "True" for c in status.conditions):
+            status = degraded(status, study.value, POD_NOT_DELETED, kept)
+        return await self._write_status(study, status)
 
     async def _degrade(self, study: Cached[Study | BrokenStudy], reason: str, message: str) -> None:
         """Says why nothing is started, in the words of whoever refuses it."""
-        status = study.value.status
-        before = next((condition for condition in status.conditions if condition.type == "Degraded"), None)
-        since = before.last_transition_time if before and before.status == "True" else datetime.now(UTC)
-        condition = Condition(
-            type="Degraded",
-            status="True",
-            reason=reason,
-            message=message[:MESSAGE_LENGTH],
-            last_transition_time=since,
-            observed_generation=study.value.generation,
-        )
-        others = (other for other in status.conditions if other.type != "Degraded")
-        update = {"conditions": (*others, condition), "observed_generation": study.value.generation}
-        await self._write_status(study, status.model_copy(update=update))
+        status = study.value.status.model_copy(update={"observed_generation": study.value.generation})
+        await self._write_status(study, degraded(status, study.value, reason, message))
 
     async def _write_status(self, study: Cached[Study | BrokenStudy], status: StudyStatus) -> float | None:
         """Writes a status that differs from the stored one; returns 0 where somebody else was faster."""
@@ -154,6 +175,21 @@ class Reconciler:
             return 0.0
         self._cache.studies.seen(written)
         return None
+
+
+def degraded(status: StudyStatus, stored: Study | BrokenStudy, reason: str, message: str) -> StudyStatus:
+    """Returns a status with the condition Degraded, which may be true already in the one that is stored."""
+    before = next((condition for condition in stored.status.conditions if condition.type == "Degraded"), None)
+    condition = Condition(
+        type="Degraded",
+        status="True",
+        reason=reason,
+        message=message[:MESSAGE_LENGTH],
+        last_transition_time=before.last_transition_time if before and before.status == "True" else datetime.now(UTC),
+        observed_generation=stored.generation,
+    )
+    others = (other for other in status.conditions if other.type != "Degraded")
+    return status.model_copy(update={"conditions": (*others, condition)})
 
 
 def soonest(*delays: float | None) -> float | None:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from halvard.cache import Cache, Cached, Change
-from halvard.events import Ended, Event, Outdated, Placed, Reported, Started, Stuck
-from halvard.faults import VANISHED
+from halvard.events import Avoids, Ended, Event, Outdated, Placed, Reported, Started, Stuck
+from halvard.faults import DISOWNED, VANISHED
 from halvard.observe import PodView
-from halvard.pods import template_hash
+from halvard.pods import pod_name, template_hash
 from halvard.progress import Progress
 from halvard.study import Study
 from halvard.trial import Trial
@@ -50,17 +50,18 @@ class Session:
         changes = [*self._first_look, *self._cache.pods.changes(self._key)]
         self._first_look = []
         gone = {change.item.uid for change in changes if change.gone}
-        return [
+        told = [
             event
             for item, index in self._ours(changes)
             for event in events_of(item.value, index, now, self._template, gone=item.uid in gone)
         ]
+        return [*told, *(Ended(*leg, now, DISOWNED) for leg in self._disowned(changes))]
 
     def _follow_trial(self, change: Change[Trial]) -> bool:
         item = change.item
         known = self.progress.trials.get(item.value.index)
         if item.owner != self._study.uid:
-            return True
+            return known is None or known.uid != item.uid  # or its owner reference was taken away
         if change.gone or known is None:
             return known is None or known.uid != item.uid
         if known.version == item.value.version:
@@ -69,6 +70,15 @@ class Session:
             return False
         self.progress.stored(item.value)
         return True
+
+    def _disowned(self, changes: list[Change[PodView]]) -> Iterator[tuple[int, int]]:
+        """The attempts whose Pod's name another Pod has, or theirs without its owner: no such Pod is looked at."""
+        for change in changes:
+            pod = change.item.value
+            trial = self._cache.trials.get((pod.namespace, pod.trial))
+            there = not change.gone and pod.name == pod_name(pod.trial, pod.attempt)
+            if there and trial and trial.owner == self._study.uid and trial.uid != change.item.owner:
+                yield trial.value.index, pod.attempt
 
     def _ours(self, changes: list[Change[PodView]]) -> Iterator[tuple[Cached[PodView], int]]:
         """The Pods that belong to a trial of this study, each with the trial's index."""
@@ -84,14 +94,16 @@ def events_of(pod: PodView, trial: int, now: float, template: str, *, gone: bool
     `template`: the hash of the one that the study has now.
     """
     if pod.started_at is not None:
-        yield Started(trial, pod.attempt, pod.started_at, pod.gpus)
+        yield Started(trial, pod.attempt, pod.started_at, pod.gpus, pod.node)
     elif pod.node:
-        yield Placed(trial, pod.attempt)
+        yield Placed(trial, pod.attempt, pod.node)
+    elif pod.avoids:
+        yield Avoids(trial, pod.attempt, pod.avoids)
     if pod.report is not None:
-        yield Reported(trial, pod.attempt, pod.ended_at or now, pod.report)
+        yield Reported(trial, pod.attempt, pod.ended_at or now, pod.report, pod.uid)
     if pod.stuck is not None:
         yield Stuck(trial, pod.attempt, pod.stuck)
     if pod.template != template and (pod.stuck or not pod.node):
         yield Outdated(trial, pod.attempt)
     if gone or pod.drained or pod.lost:
-        yield Ended(trial, pod.attempt, pod.ended_at or now, pod.fault or VANISHED)
+        yield Ended(trial, pod.attempt, pod.ended_at or now, pod.fault or VANISHED, pod.node)

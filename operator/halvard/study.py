@@ -161,12 +161,13 @@ class Sampler(Model):
 
 
 class Limits(Model):
-    """What the whole study may use. `duration` is text such as `12h` or `1h30m`."""
+    """What the whole study may use, and each trial may ask of it. `duration` is text such as `12h` or `1h30m`."""
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
     duration: Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)] | None = None
     failed_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 20
+    retries: Annotated[int, Field(ge=0, le=1_000_000)] = 10
 
     @rule("at least one of trials, gpuHours and duration must be set, or the study never ends")
     def _ends(self) -> bool:
@@ -313,13 +314,16 @@ class Study(Model):
     status: StudyStatus = StudyStatus()
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
-        """Returns the Study that a user wrote or the API server stored; raises InvalidStudy with all that is wrong."""
+    def from_manifest(cls, manifest: Mapping[str, Any], extra: Literal["ignore"] | None = None) -> Self:
+        """Returns the Study that a user wrote or the API server stored; raises InvalidStudy with all that is wrong.
+
+        `extra`: whether to pass over fields that are not known.
+        """
         api_version, kind = manifest.get("apiVersion"), manifest.get("kind")
         if (api_version, kind) != (API_VERSION, "Study"):
             wrong = FieldError("kind", f'no matches for kind "{kind}" in version "{api_version}"')
             raise InvalidStudy([wrong])
-        read = parse(StudyManifest, {"metadata": {}, **manifest})
+        read = parse(StudyManifest, {"metadata": {}, **manifest}, extra)
         metadata = read.metadata
         return cls(
             name=metadata.name,

@@ -38,11 +38,15 @@ class RungResult(Model):
 
 
 class SavedCheckpoint(Model):
-    """The last acknowledged checkpoint: its name in the directory of the attempt that wrote it, and its step."""
+    """The last acknowledged checkpoint: its name in the directory of the attempt that wrote it, and its step.
+
+    `pod` is the uid of that attempt's Pod: it is part of the directory's name where there is one.
+    """
 
     name: str
     step: int
     attempt: int
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -83,7 +87,8 @@ class TrialStatus(Model):
     """What came of it. Only the Pod that carries the number `attempt` is believed; a pause already raises it.
 
     `order` is the place of its failing or stopping among all decisions and results of the study, `exit_code` what its
-    trainer failed with.
+    trainer failed with. `faults`: how often its legs had to run again; `retries`: how often in a row without progress,
+    which is a checkpoint beyond the last one, or a result.
     """
 
     state: TrialState = "Pending"
@@ -94,13 +99,14 @@ class TrialStatus(Model):
     checkpoint: SavedCheckpoint | None = None
     curve: tuple[CurvePoint, ...] = ()
     faults: int = 0
+    retries: int = 0
     lost: Lost = Lost()
     order: int = 0
+    exit_code: int | None = None
 
 
 class Trial(Model):
     """A trial, and the identity and version the store gave it (`uid` and `version` are empty outside a cluster)."""
-    exit_code: int | None = None
 
     name: str
     spec: TrialSpec
@@ -109,8 +115,11 @@ class Trial(Model):
     version: str = Field(default="", description="resourceVersion this value was read at")
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
-        """Returns the Trial that the API server (or a file) holds; raises pydantic's ValidationError if it is none."""
+    def from_manifest(cls, manifest: Mapping[str, Any], extra: Literal["ignore"] | None = None) -> Self:
+        """Returns the Trial that the API server (or a file) holds; raises pydantic's ValidationError if it is none.
+
+        `extra`: whether to pass over fields that are not known.
+        """
         metadata = manifest["metadata"]
         read = {
             "name": metadata["name"],
@@ -119,7 +128,7 @@ class Trial(Model):
             "spec": manifest.get("spec"),
             "status": manifest.get("status") or {},
         }
-        return cls.model_validate(read)
+        return cls.model_validate(read, extra=extra)
 
     @property
     def index(self) -> int:

@@ -90,6 +90,7 @@ SEARCH = {
     "parameters": [{"name": "lr", "choice": [0.2, 1, "auto", True]}],
     "sampler": {"auto": None, "grid": {}},
     "scheduler": {"asha": {"maxBudget": 27}},
+    "initialPoints": [{"lr": 0.2}, {"lr": "auto"}],
     "seed": 1,
     "checkpoint": {"persistentVolumeClaim": {"claimName": "c"}},
     "collector": {"stdout": {"pattern": "(?P<loss>.+)"}},
@@ -116,7 +117,7 @@ def test_parallelism_limits_suspend_and_template_may_change_at_any_time(apply: A
     stored = apply(spec=spec(parallelism=7, limits={"duration": "2h"}, suspend=True, template=template))
 
     assert stored["spec"]["parallelism"] == 7
-    assert stored["spec"]["limits"] == {"duration": "2h", "failedTrials": 20}
+    assert stored["spec"]["limits"] == {"duration": "2h", "failedTrials": 20, "retries": 10}
     assert stored["spec"]["suspend"] is True
     assert stored["spec"]["template"] == template
 
@@ -127,7 +128,7 @@ def test_the_stored_study_shows_the_defaults_it_runs_with(apply: Apply) -> None:
     assert stored["sampler"] == {"auto": {}}
     ladder = {"minBudget": 1, "maxBudget": 9, "reductionFactor": 3}
     assert stored["scheduler"] == {"asha": {**ladder, "brackets": 1, "grace": 1, "control": 0}}
-    assert stored["limits"] == {"trials": 3, "failedTrials": 20}
+    assert stored["limits"] == {"trials": 3, "failedTrials": 20, "retries": 10}
     assert (stored["parallelism"], stored["seed"], stored["suspend"]) == (1, 0, False)
 
 
@@ -201,7 +202,11 @@ def test_a_new_trial_is_pending_without_a_write_of_its_status(apply: Apply) -> N
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"index": 1}, "index cannot be changed"), ({"budget": 1}, "budget cannot be lowered")],
+    [
+        ({"index": 1}, "index cannot be changed"),
+        ({"bracket": 1}, "bracket cannot be changed"),
+        ({"budget": 1}, "budget cannot be lowered"),
+    ],
 )
 def test_a_decision_about_a_trial_is_not_taken_back(changed: dict[str, int], words: str, apply: Apply) -> None:
     made = {"index": 0, "budget": 3, "parameters": {"lr": 0.1}}

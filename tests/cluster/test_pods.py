@@ -61,7 +61,7 @@ def restricted(control_plane: ControlPlane, namespace: str) -> str:
 
 def pod_of(study: dict[str, Any], namespace: str) -> dict[str, Any]:
     trial = Trial.model_validate({**TRIAL, "status": {"attempt": 2}})
-    leg = StartLeg(trial, SavedCheckpoint(name="step-3", step=3, attempt=1))
+    leg = StartLeg(trial, SavedCheckpoint(name="step-3", step=3, attempt=1), avoid=("node-2", "node-3"))
     return build(Study.model_validate({**study, "namespace": namespace}), trial, leg, SETTINGS, "node-1")
 
 
@@ -76,6 +76,17 @@ async def test_the_server_keeps_all_that_was_built(kube: Kube, restricted: str) 
     built = pod_of(yaml.safe_load(STUDY), restricted)
     stored = await kube.create(PODS, restricted, built)
     assert missing(built, stored) == []
+
+
+async def test_an_affinity_of_the_users_own_is_kept_beside_the_nodes_to_avoid(kube: Kube, namespace: str) -> None:
+    study = yaml.safe_load(STUDY)
+    terms = [{"matchExpressions": [{"key": f"zone-{n}", "operator": "Exists"}]} for n in range(2)]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    study["spec"]["template"]["spec"]["affinity"] = {"nodeAffinity": required}
+    built = pod_of(study, namespace)
+    stored = await kube.create(PODS, namespace, built)
+    assert missing(built, stored) == []
+    assert str(stored["spec"]["affinity"]).count("node-3") == 2
 
 
 async def test_under_restriction_only_the_users_own_container_is_found_fault_with(kube: Kube, restricted: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from e2e.studies import Manifest, Studies, eventually, python, show, study, template
-from halvard.decide import LOOK_AHEAD
+from halvard.starting import LOOK_AHEAD
 from lab.binaries import binary
 from lab.cluster import GPUS, NODES, Cluster
 

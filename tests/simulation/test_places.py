@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halvard.decide import LOOK_AHEAD, decide
+from halvard.decide import decide
 from halvard.events import Ended, Event, Fault, Outdated, Placed, Reported, Started, Stuck
 from halvard.faults import VANISHED
 from halvard.plan import SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import Block
+from halvard.starting import LOOK_AHEAD
 from halvard.trial import Trial
 from halvard_trainer.reports import Report
 from simulation.world import CRASHED, DELETED, EVICTED, World, chance, check_invariants, study

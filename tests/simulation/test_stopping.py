@@ -204,7 +204,7 @@ def test_every_report_is_decided_right_through_faults_and_operators_lost_at_any_
         return math.nan if draw < 0.03 else plateau(trial, step) + 0.1 * draw
 
     world = World(
-        study(scheduler=scheduler, parallelism=parallelism, limits={"trials": 12}),
+        study(scheduler=scheduler, parallelism=parallelism, limits={"trials": 12, "retries": 1000}),
         curve=curve,
         fault=fault,
         pace=lambda trial: 0.5 + chance(seed, "pace", trial.index).random(),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from halvard.decide import decide
 from halvard.events import Fault, Reported, Started
+from halvard.faults import VANISHED
 from halvard.plan import Announce, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.trial import Trial
 from halvard_trainer.reports import Report
@@ -284,8 +285,9 @@ def test_an_attempt_that_vanished_while_the_operator_was_away_gets_a_new_number(
     world.attempts.clear()
     world.timeline.clear()
     world.recover()
-    assert world.started == [(0, 1), (0, 2)]
+    assert (world.stored[0].status.attempt, world.stored[0].status.message) == (2, f"PodVanished: {VANISHED.message}")
     world.run()
+    assert world.started[:2] == [(0, 1), (0, 2)]
     check_invariants(world)
 
 

@@ -4,16 +4,18 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from halvard.decide import LOOK_AHEAD, decide
-from halvard.events import Ended, Event, Fault, Placed, Reported, Started
+from halvard.decide import decide
+from halvard.events import Avoids, Ended, Event, Fault, Placed, Reported, Started
 from halvard.plan import Action, Announce, CreateTrial, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.progress import Progress
+from halvard.starting import LOOK_AHEAD
 from halvard.status import study_status
 from halvard.study import Study
 from halvard.trial import Trial
@@ -66,6 +68,8 @@ class Attempt:
     waiting: int | None = None
     pushed: list[int] = field(default_factory=list)
     uid: str = ""
+    node: str = ""
+    avoid: tuple[str, ...] = ()
 
     @property
     def unanswered(self) -> list[int]:
@@ -79,7 +83,8 @@ class World:
 
     Attempts get one of the `places` in the order in which they were started, each `delay(trial, attempt)` seconds after
     it at the earliest. `fault(trial, attempt, step)` may break an attempt; the operator dies at the actions counted in
-    `lose_at`.
+    `lose_at`. With `nodes` there are so many places on each, and the node with most of them free is taken;
+    `broken(node, now)` ends whatever starts on it at once.
     """
 
     study: Study
@@ -87,6 +92,8 @@ class World:
     fault: Callable[[int, int, int], Fault | None] = lambda _trial, _attempt, _step: None
     pace: Callable[[Trial], float] = lambda _trial: 1.0
     places: float = math.inf
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    broken: Callable[[str, float], Fault | None] = lambda _node, _now: None
     delay: Callable[[int, int], float] = lambda _trial, _attempt: 0.0
     lose_at: frozenset[int] = frozenset()
     resumable: bool = True
@@ -95,6 +102,8 @@ class World:
     attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
     queue: list[tuple[int, int]] = field(default_factory=list)  # may have a place as soon as there is one
     over: dict[tuple[int, int], Fault] = field(default_factory=dict)  # ended, but still there to be looked at
+    told: dict[tuple[int, int], int] = field(default_factory=dict)  # the last step that each attempt reported
+    ran_on: dict[tuple[int, int], str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     pods: dict[str, Pod] = field(default_factory=dict)  # by uid, all that ever began
     versions: list[Trial] = field(default_factory=list)  # every state in which a trial was stored
@@ -155,12 +164,15 @@ class World:
                 self.pods[uid] = replace(pod, ended=None)
         self.progress = self.fold()
         again: list[Event] = [
-            Started(i, n, self.pods[attempt.uid].began, gpus=1.0) if attempt.running else Placed(i, n)
+            Started(i, n, self.pods[attempt.uid].began, 1.0, attempt.node)
+            if attempt.running
+            else Placed(i, n, attempt.node)
             for (i, n), attempt in self.attempts.items()
             if attempt.placed
         ]
+        again += [Avoids(*key, a.avoid) for key, a in self.attempts.items() if a.avoid and not a.placed]
         pushed_again: list[Event] = [
-            Reported(i, n, self.now, Report(step, {"loss": self.curve(a.trial, step)}, f"step-{step}"))
+            Reported(i, n, self.now, self.report(a.trial, step), a.uid)
             for (i, n), a in self.attempts.items()
             for step in a.unanswered
         ]
@@ -195,7 +207,7 @@ class World:
         if key in self.attempts:
             return  # already exists: success
         self.started.append(key)
-        self.attempts[key] = Attempt(trial, trial.attempt, trial.spec.budget, leg.start)
+        self.attempts[key] = Attempt(trial, trial.attempt, trial.spec.budget, leg.start, avoid=leg.avoid)
         assert len(self.unplaced()) <= LOOK_AHEAD, "no more wait for a place than may"
         self.later(self.delay(*key), lambda: self.wants_place(key))
 
@@ -210,12 +222,25 @@ class World:
         """Gives free places to those that wait."""
         self.queue = [key for key in self.queue if key in self.attempts]
         free = self.places - sum(attempt.placed for attempt in self.attempts.values())
-        placed = [key for number, key in enumerate(self.queue) if number < free]
-        del self.queue[: len(placed)]
-        for key in placed:
-            self.attempts[key].placed = True
-            self.later(0.2, partial(self.begin, key))
-        return [Placed(*key) for key in placed]
+        placed = list[tuple[int, int]]()
+        for key in self.queue:
+            node = self.free_node(self.attempts[key].avoid)
+            if len(placed) < free and node is not None:
+                self.attempts[key].placed, self.attempts[key].node = True, node
+                self.ran_on[key] = node
+                placed.append(key)
+                self.later(0.2, partial(self.begin, key))
+        self.queue = [key for key in self.queue if key not in placed]
+        return [Placed(*key, self.ran_on[key]) for key in placed]
+
+    def free_node(self, avoid: tuple[str, ...]) -> str | None:
+        """The node with most places free, of those that are not to be avoided; "" in a world without nodes."""
+        if not self.nodes:
+            return ""
+        taken = Counter(attempt.node for attempt in self.attempts.values() if attempt.placed)
+        free = {name: places - taken[name] for name, places in self.nodes.items() if name not in avoid}
+        best = max(free, key=free.__getitem__, default=None)
+        return best if best is not None and free[best] > 0 else None
 
     def begin(self, key: tuple[int, int]) -> list[Event]:
         attempt = self.attempts.get(key)
@@ -224,8 +249,11 @@ class World:
         attempt.running, attempt.uid = True, f"{key}/{len(self.pods)}"
         self.pods[attempt.uid] = Pod(*key, attempt.uid, began=self.now, ended=None, gpus=1.0)
         self.fence(self.stored[key[0]])
+        started = Started(*key, self.now, 1.0, attempt.node)
+        if broken := self.broken(attempt.node, self.now):
+            return [started, *self.end(*key, broken)]
         self.later(self.pace(attempt.trial), partial(self.step, key))
-        return [Started(*key, self.now, gpus=1.0)]
+        return [started]
 
     def step(self, key: tuple[int, int]) -> list[Event]:
         attempt = self.attempts.get(key)
@@ -240,8 +268,11 @@ class World:
             self.later(self.pace(attempt.trial), lambda: self.step(key))
             if self.study.spec.scheduler.interval:  # others are answered at once, and lost with the operator
                 attempt.pushed.append(attempt.step)
-        report = Report(attempt.step, {"loss": self.curve(attempt.trial, attempt.step)}, f"step-{attempt.step}")
-        return [Reported(*key, self.now, report)]
+        self.told[key] = attempt.step
+        return [Reported(*key, self.now, self.report(attempt.trial, attempt.step), attempt.uid)]
+
+    def report(self, trial: Trial, step: int) -> Report:
+        return Report(step, {"loss": self.curve(trial, step)}, f"step-{step}")
 
     def answer(self) -> None:
         for key, attempt in self.attempts.items():
@@ -268,7 +299,7 @@ class World:
         if fault is not DELETED:
             self.over[index, number] = fault
         self.later(0.05, self.fill)
-        return [Ended(index, number, self.now, fault)]
+        return [Ended(index, number, self.now, fault, attempt.node)]
 
     def ends(self) -> list[Event]:
         """What ended Pods say to an operator that takes over."""
@@ -276,9 +307,12 @@ class World:
         events: list[Event] = []
         for key, fault in self.over.items():
             pod = began.get(key)
+            node, at = self.ran_on.get(key, ""), self.now if pod is None or pod.ended is None else pod.ended
             if pod is not None:
-                events.append(Started(*key, pod.began, gpus=1.0))
-            events.append(Ended(*key, self.now if pod is None or pod.ended is None else pod.ended, fault))
+                events.append(Started(*key, pod.began, 1.0, node))
+            if pod is not None and key in self.told:
+                events.append(Reported(*key, at, self.report(self.stored[key[0]], self.told[key]), pod.uid))
+            events.append(Ended(*key, at, fault, node))
         return events
 
     def fence(self, trial: Trial) -> None:

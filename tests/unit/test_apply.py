@@ -1,6 +1,17 @@
-from halvard.apply import in_order_of_need
-from halvard.plan import Action, Announce, CreateTrial, SaveSpec, SaveStatus, StartLeg, StopLeg
-from halvard.trial import Trial, TrialSpec
+import asyncio
+from typing import cast
+
+import pytest
+
+from halvard.apply import Applier, in_order_of_need
+from halvard.cache import Cache
+from halvard.kube import Conflict, Kube, Manifest, Unavailable
+from halvard.metrics import Metrics
+from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
+from halvard.pods import PodSettings
+from halvard.progress import Progress
+from halvard.trial import Trial, TrialSpec, TrialStatus
+from simulation.world import study
 
 
 def trial(index: int) -> Trial:
@@ -48,3 +59,102 @@ def test_a_leg_comes_after_the_attempt_before_it_was_stopped() -> None:
 def test_a_leg_without_a_decision_in_this_plan_waits_for_nothing() -> None:
     plan: list[Action] = [Announce("Normal", "Resumed", ""), SaveStatus(trial(1)), start(0)]
     assert in_order_of_need(plan) == [start(0), Announce("Normal", "Resumed", ""), SaveStatus(trial(1))]
+
+
+class Away:
+    """An API server that answers the first request with an error, and the others only when nobody waits any more."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def get(self, *_: object) -> Manifest:
+        self.asked += 1
+        try:
+            await (asyncio.sleep(0) if self.asked == 1 else asyncio.Event().wait())
+        finally:
+            raise Unavailable("overloaded", 503)
+
+
+def applier(server: object) -> Applier:
+    cache = Cache()
+    pods = PodSettings("collector", "https://halvard", "pem")
+    return Applier(cast("Kube", server), cache, Metrics(cache), pods, "one")
+
+
+STOP_TWO = Plan((StopLeg(trial(0), 1, "its attempt is over"), StopLeg(trial(1), 1, "its attempt is over")))
+
+
+async def test_what_fails_beside_the_decisions_is_raised_and_cancels_nobody() -> None:
+    with pytest.raises(Unavailable, match="overloaded"):
+        await applier(Away()).apply(Progress(study()), STOP_TWO)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_who_is_cancelled_while_something_fails_is_cancelled() -> None:
+    server = Away()
+    applying = asyncio.create_task(applier(server).apply(Progress(study()), STOP_TWO))
+    while server.asked < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    applying.cancel()
+    await asyncio.wait([applying])
+    assert applying.cancelled()
+
+
+class Keeping:
+    """An API server that keeps what it is told, and counts how often."""
+
+    def __init__(self) -> None:
+        self.version = 7
+
+    async def patch(self, *_: object, version: str, **__: object) -> Manifest:
+        assert version == str(self.version)
+        self.version += 1
+        return {"metadata": {"uid": "t", "resourceVersion": str(self.version)}}
+
+
+async def test_what_is_stored_already_is_not_written_again() -> None:
+    server, cache = Keeping(), Cache()
+    manifest = {
+        "metadata": {"name": "search-0000", "namespace": "default", "uid": "t", "resourceVersion": "7"},
+        "spec": {"index": 0, "budget": 1, "parameters": {}},
+        "status": {"state": "Running"},
+    }
+    cache.trials.seen(manifest)
+    stored = Trial.from_manifest(manifest)
+    progress = Progress(study(), [stored])
+    applied = Applier(
+        cast("Kube", server), cache, Metrics(cache), PodSettings("collector", "https://halvard", "pem"), "one"
+    )
+    await applied.apply(progress, Plan((SaveStatus(stored),)))
+    assert server.version == 7
+    paused = stored.model_copy(update={"status": TrialStatus(state="Paused")})
+    await applied.apply(progress, Plan((SaveStatus(paused),)))
+    await applied.apply(progress, Plan((SaveStatus(paused),)))
+    assert server.version == 8
+
+
+class Contended:
+    """An API server that deletes nothing: what is there was written at the same moment, or is another Pod by now."""
+
+    def __init__(self, *uids: str) -> None:
+        self.uids = list(uids)
+
+    async def get(self, *_: object) -> Manifest:
+        return {"metadata": {"uid": self.uids.pop(0)}}
+
+    async def delete(self, *_: object) -> None:
+        raise Conflict("the object has been modified", exists=False)
+
+
+STOP = Plan((StopLeg(trial(0), 1, "its attempt is over"),))
+
+
+async def test_a_pod_that_could_not_be_deleted_at_this_moment_is_not_held_to_be_gone() -> None:
+    with pytest.raises(Conflict):
+        await applier(Contended("one", "one")).apply(Progress(study()), STOP)
+
+
+async def test_a_pod_that_has_made_room_for_another_of_its_name_is_gone() -> None:
+    assert await applier(Contended("one", "other")).apply(Progress(study()), STOP)

@@ -148,13 +148,75 @@ async def test_a_list_of_one_study_leaves_the_others_alone(cache: Cache) -> None
     assert [item.study for item in cache.trials.everything()] == ["other"]
 
 
-def test_an_object_that_makes_no_sense_is_left_out_and_said(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
-    broken = trial(1, 10)
+def broken_trial(index: int, version: int) -> Manifest:
+    broken = trial(index, version)
     broken["spec"]["budget"] = "many"
+    return broken
+
+
+def test_an_object_that_makes_no_sense_is_news_and_said_and_known_as_it_was(
+    cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.trials.seen(trial(1, 9))
     with caplog.at_level(logging.ERROR):
-        assert cache.trials.seen(broken) is None
-    assert "team-a/digits-0001 Trial is left out" in caplog.text
-    assert len(cache.trials) == 0
+        assert cache.trials.seen(broken_trial(1, 10)) == STUDY
+    assert cache.trials.misfit(STUDY).startswith("Trial digits-0001: spec.budget: Input should be a valid integer")
+    assert cache.trials.misfit(("team-a", "other")) == ""
+    assert cache.trials.misfit(STUDY) in caplog.text
+    assert [item.version for item in cache.trials.everything()] == [9]
+
+
+def test_an_object_that_makes_sense_again_or_is_gone_is_nothing_to_complain_about(cache: Cache) -> None:
+    cache.trials.seen(broken_trial(1, 10))
+    cache.trials.seen(trial(1, 11))
+    cache.trials.seen(broken_trial(2, 12))
+    assert cache.trials.gone(broken_trial(2, 13)) == STUDY
+    assert cache.trials.misfit(STUDY) == ""
+    assert len(cache.trials) == 1
+
+
+async def test_whether_an_object_still_makes_no_sense_is_what_a_list_says(cache: Cache) -> None:
+    for index in (1, 2):
+        cache.trials.seen(broken_trial(index, 10))
+    await cache.trials.replace(listed(20, broken_trial(2, 10)), cache.trials.of(STUDY), STUDY)
+    assert "digits-0002" in cache.trials.misfit(STUDY)
+    await cache.trials.replace(listed(21), cache.trials.of(STUDY), STUDY)
+    assert cache.trials.misfit(STUDY) == ""
+
+
+def test_a_trial_that_has_lost_its_label_is_news_for_the_study_that_it_was_of(cache: Cache) -> None:
+    cache.trials.seen(trial(1, 10))
+    unlabelled = trial(1, 11)
+    del unlabelled["metadata"]["labels"]
+    assert cache.trials.seen(unlabelled) == STUDY
+    assert cache.trials.of(STUDY) == []
+
+
+def test_fields_of_a_newer_version_are_passed_over(cache: Cache) -> None:
+    newer, of_newer = trial(1, 10), study(11, novelty=True)
+    for part in ("spec", "status"):
+        newer[part]["novelty"] = of_newer[part]["novelty"] = {"deep": 1}
+    cache.trials.seen(newer)
+    cache.studies.seen(of_newer)
+    assert [item.value.index for item in cache.trials.of(STUDY)] == [1]
+    item = cache.studies.get(STUDY)
+    assert item is not None
+    assert isinstance(item.value, Study)
+    assert item.value.status.trials.total == 3
+
+
+def test_of_a_status_that_was_written_by_hand_the_sound_parts_are_kept(cache: Cache) -> None:
+    odd = study(10)
+    sound = {"type": "Suspended", "status": "False", "reason": "SuspendCleared", "message": "spec.suspend"}
+    times = {"lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 4}
+    conditions = [{**sound, **times, "type": "Fancy"}, {**sound, **times}]
+    odd["status"] |= {"startTime": "2026-01-01T00:00:00Z", "state": "Bored", "conditions": conditions}
+    cache.studies.seen(odd)
+    item = cache.studies.get(STUDY)
+    assert item is not None
+    status = item.value.status
+    assert status.start_time is not None
+    assert (status.state, [condition.type for condition in status.conditions]) == ("Pending", ["Suspended"])
 
 
 def test_a_study_is_read(cache: Cache) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from halvard import faults
 from halvard.events import Fault
+from halvard.pods import COLLECTOR
 from podstatus import BEGUN, DISTURBED, condition, exited, pod
 
 KILLED = exited(137)
@@ -104,6 +105,20 @@ INFRASTRUCTURE: dict[str, tuple[dict[str, Any], str, str]] = {
         "SysctlForbidden: forbidden sysctl",
     ),
     "over before anything started": (pod(), faults.NEVER_STARTED, "the Pod ended before its trainer started"),
+    "the sidecar was killed": (
+        pod(exited(0), phase="Succeeded", initContainerStatuses=[{"name": COLLECTOR, "state": exited(137)}]),
+        faults.COLLECTOR_LOST,
+        "the trainer exited 0, but halvard-collector ended with exit code 137 and may not have read all",
+    ),
+    "the sidecar was not started again": (
+        pod(
+            exited(0),
+            phase="Succeeded",
+            initContainerStatuses=[{"name": COLLECTOR, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}],
+        ),
+        faults.COLLECTOR_LOST,
+        "the trainer exited 0, but halvard-collector was not running and may not have read all",
+    ),
     "declared over while the trainer was last seen running": (
         pod({"running": {"startedAt": BEGUN}}),
         faults.NODE_LOST,
@@ -227,4 +242,5 @@ def test_long_last_words_lose_their_beginning() -> None:
 def test_every_reason_has_a_case() -> None:
     seen = {reason for _, reason, _ in (*INFRASTRUCTURE.values(), *CONFIGURATION.values())}
     reasons = {value for name, value in vars(faults).items() if name.isupper() and isinstance(value, str)}
-    assert reasons - {faults.POD_VANISHED, "trainer"} == seen
+    of_no_pod = {faults.POD_VANISHED, faults.NODE_SUSPECT, faults.RETRIES_EXHAUSTED}
+    assert reasons - of_no_pod - {"trainer", COLLECTOR} == seen

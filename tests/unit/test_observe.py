@@ -1,3 +1,4 @@
+import json
 from datetime import datetime
 from typing import Any
 
@@ -201,3 +202,26 @@ STATUS = st.fixed_dictionaries(
 def test_no_shape_of_status_raises_and_an_end_always_has_a_reason(status: dict[str, Any], deleted: str) -> None:
     view = observe(pod(deleted=deleted, **status))
     assert (view.fault is not None) == (view.ended_at is not None or view.lost)
+
+
+def said(step: int, code: int = 0) -> dict[str, Any]:
+    """The state of a container that left a report."""
+    return exited(code, message=json.dumps({"step": step, "metrics": {"loss": 0.5}}))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "collector", "step"),
+    [
+        (said(9), {"state": said(3)}, 3),  # it knows that 3 was not decided yet
+        (said(3), {"state": said(2, code=137)}, 3),
+        (said(3), {"state": said(4, code=137)}, 4),
+        (exited(0), {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": said(3, code=1)}, 3),
+        (exited(0), {"state": {"running": {"startedAt": BEGUN}}, "lastState": said(3, code=1)}, None),
+        (said(9), {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": said(3, code=1)}, 9),
+    ],
+)
+def test_the_collector_has_the_last_word_where_it_lived_to_say_it(
+    trainer: dict[str, Any], collector: dict[str, Any], step: int | None
+) -> None:
+    report = observe(pod(trainer, phase="Running", initContainerStatuses=[{"name": COLLECTOR, **collector}])).report
+    assert (report.step if report else None) == step

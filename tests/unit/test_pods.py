@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from halvard.allowed import refusal
+from halvard.observe import observe
 from halvard.plan import StartLeg
 from halvard.pods import COLLECTOR, TRAINER, PodSettings, build, gpus, template_hash
 from halvard.study import Study
@@ -35,7 +36,7 @@ def container(pod: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def variables(pod: dict[str, Any], name: str) -> dict[str, str]:
-    return {variable["name"]: variable["value"] for variable in container(pod, name)["env"]}
+    return {variable["name"]: variable["value"] for variable in container(pod, name)["env"] if "value" in variable}
 
 
 @pytest.mark.parametrize("name", ["least", "most"])
@@ -56,6 +57,12 @@ def test_without_a_claim_nothing_is_resumed() -> None:
     given["resume"] = {"name": "step-1", "step": 1, "attempt": 1}
     environment = variables(pod_of(given), TRAINER)
     assert (environment["HALVARD_START"], environment["HALVARD_RESUME_FROM"]) == ("0", "")
+
+
+def test_a_checkpoint_of_an_older_operator_is_in_a_directory_without_a_pod() -> None:
+    given = case("most")
+    del given["resume"]["pod"]
+    assert variables(pod_of(given), TRAINER)["HALVARD_RESUME_FROM"] == "/halvard-resume/attempt-2/step-3"
 
 
 def test_trainer_and_collector_are_told_the_same_paths_and_budget() -> None:
@@ -91,6 +98,52 @@ def test_stdout_is_collected_by_wrapping_the_command() -> None:
         collector["HALVARD_STDOUT"],
         collector["HALVARD_STDOUT_PATTERN"],
     ) == ("/halvard/stdout", r"loss=(?P<val_loss>\S+)$$")
+
+
+def terms_of(required: list[dict[str, Any]] | None, *avoid: str) -> list[dict[str, Any]]:
+    """What a Pod requires of its node that avoids these, and whose template requires that."""
+    given = case("least")
+    if required is not None:
+        to_node = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": required}}
+        given["study"]["spec"]["template"]["spec"]["affinity"] = {"podAffinity": {}, "nodeAffinity": to_node}
+    trial = Trial.model_validate(given["trial"])
+    pod = build(Study.model_validate(given["study"]), trial, StartLeg(trial, None, avoid), SETTINGS, "node-0")
+    affinity = pod["spec"]["affinity"]
+    assert set(affinity) == ({"nodeAffinity"} if required is None else {"podAffinity", "nodeAffinity"})
+    assert "preferredDuringSchedulingIgnoredDuringExecution" in affinity["nodeAffinity"]
+    terms: list[dict[str, Any]] = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    return terms
+
+
+def other_than(node: str) -> dict[str, Any]:
+    return {"key": "metadata.name", "operator": "NotIn", "values": [node]}
+
+
+def test_nodes_are_avoided_one_by_one_as_kubernetes_wants_it() -> None:
+    assert terms_of(None, "a", "b") == [{"matchFields": [other_than("a"), other_than("b")]}]
+
+
+def test_nodes_are_avoided_by_each_term_of_the_users_affinity_as_any_of_them_will_do() -> None:
+    by_zone = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["z"]}]}
+    by_name = {"matchFields": [other_than("c")]}
+    assert terms_of([by_zone, by_name], "a") == [
+        {**by_zone, "matchFields": [other_than("a")]},
+        {"matchFields": [other_than("c"), other_than("a")]},
+    ]
+
+
+def test_a_term_that_matches_no_node_goes_on_doing_so() -> None:
+    assert terms_of([{}, {"matchExpressions": []}], "a") == [{}, {"matchExpressions": []}]
+
+
+def test_a_pod_carries_which_nodes_it_avoids() -> None:
+    given = case("least")
+    trial = Trial.model_validate(given["trial"])
+    pod = build(Study.model_validate(given["study"]), trial, StartLeg(trial, None, ("a", "b.c")), SETTINGS)
+    assert observe(pod).avoids == ("a", "b.c")
+    assert observe(pod_of(given)).avoids == ()
 
 
 def test_empty_fields_of_a_template_count_as_absent() -> None:

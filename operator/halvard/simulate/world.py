@@ -32,7 +32,7 @@ from halvard_trainer.reports import Report
 LEFT = Fault(METRICS_UNAVAILABLE, "it left after its report", counted=True)
 DROPPED = Fault(EVICTED, "the job was dropped", counted=False)
 LOST = Fault(NODE_LOST, "its worker was lost", counted=False)
-MOST_FAULTS = 1000  # of one trial
+MOST_FAULTS = 1000  # of one trial; that is an error, for none is to fail
 
 
 def simulate(study: Study, table: Table, conditions: Conditions, sampler: MakeSampler | None = None) -> Simulation:
@@ -47,7 +47,7 @@ def simulate(study: Study, table: Table, conditions: Conditions, sampler: MakeSa
         update={
             "parallelism": conditions.workers,
             "suspend": False,
-            "limits": limits.model_copy(update={"trials": trials}),
+            "limits": limits.model_copy(update={"trials": trials, "retries": MOST_FAULTS + 1}),
         }
     )
     anew = study.model_copy(update={"spec": spec, "status": StudyStatus()})

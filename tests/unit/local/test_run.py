@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from halvard.decide import LOOK_AHEAD
+from halvard.starting import LOOK_AHEAD
 from unit.local.conftest import Workshop
 
 
