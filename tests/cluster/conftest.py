@@ -6,6 +6,8 @@
   A test that stops the API server must start a `ControlPlane()` of its own.
 * `namespace`: the name of a fresh namespace with a `default` ServiceAccount, for this test alone.
 * `scene`: a `cluster.scripted.Scene`, which runs the operator for that namespace and plays its kubelet and sidecars.
+  After the test the history checker looks at all that happened there (`history.after`). Where a test breaks rules by
+  hand it says so: `@pytest.mark.unsound("orders", reason="a Trial is deleted")`.
 """
 
 import itertools
@@ -17,6 +19,8 @@ import pytest
 
 from cluster.scripted import Scene
 from halvard.kube import Kube
+from history.after import assert_all_sound, excused
+from lab.audit import Log
 from lab.binaries import binary
 from lab.control_plane import ControlPlane
 
@@ -53,7 +57,14 @@ def namespace(control_plane: ControlPlane) -> str:
 
 
 @pytest.fixture
-async def scene(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> AsyncIterator[Scene]:
-    kube = await Kube.connect(control_plane.kubeconfig)
-    yield Scene(control_plane, namespace, kube, tmp_path)
-    await kube.close()
+async def scene(
+    request: pytest.FixtureRequest, control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> AsyncIterator[Scene]:
+    log, kube = Log(control_plane.audit), await Kube.connect(control_plane.kubeconfig)
+    try:
+        made = Scene(control_plane, namespace, kube, tmp_path)
+        yield made
+        stored = await made.trials()
+    finally:
+        await kube.close()
+    assert_all_sound(log, namespace, stored, excused(request.node), sent=tuple(made.sent), scraped=made.scraped)

@@ -6,7 +6,8 @@ import json
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,13 @@ import aiohttp
 from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, KubeError, Manifest, Resource
 from halvard.lease import LeaseLost
 from halvard.operator import Settings, run
-from lab.control_plane import ControlPlane, free_port
+from history import Sent
+from lab.control_plane import OPERATOR, ControlPlane, free_port
 
 T = TypeVar("T")
 BINDINGS = Resource("", "v1", "bindings")
+TOKENS = Resource("", "v1", "serviceaccounts/default/token")  # a part of that one object, to which tokens are posted
 PATIENCE = 60.0
-STARTED = "2026-03-01T10:00:00Z"
 
 
 async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
@@ -35,22 +37,30 @@ async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
 
 @dataclass
 class Scene:
-    """One namespace with an operator that serves it alone."""
+    """One namespace with an operator that serves it alone; `sent`: what its sidecars have pushed.
+
+    `began`: when each Pod did, by uid; `scraped`: the metrics of its latest operator when that was stopped.
+    """
 
     control_plane: ControlPlane
     namespace: str
     kube: Kube
     directory: Path
     settings: Settings = field(init=False)
+    sent: list[Sent] = field(default_factory=list)
+    began: dict[str, float] = field(default_factory=dict)
+    scraped: str = ""
 
     def __post_init__(self) -> None:
         port = free_port()
+        kubeconfig = self.directory / "operator.kubeconfig"
+        kubeconfig.write_text(json.dumps(self.control_plane.kubeconfig_of(OPERATOR)))
         self.settings = Settings(
             collector_image="collector",
             collector_url=f"https://127.0.0.1:{port}",
             tls_directory=self.directory,
             namespaces=(self.namespace,),
-            kubeconfig=self.control_plane.kubeconfig,
+            kubeconfig=kubeconfig,
             lease_namespace=self.namespace,
             host="127.0.0.1",
             collector_port=port,
@@ -64,6 +74,8 @@ class Scene:
         try:
             await eventually(lambda: self.says(until))
             yield
+            with contextlib.suppress(aiohttp.ClientError):
+                self.scraped = await self.metrics()
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -170,26 +182,42 @@ class Scene:
         """The scheduler gives the Pod a node."""
         await self.kube.create(BINDINGS, self.namespace, binding(pod))
 
-    async def runs(self, pod: Manifest) -> None:
-        """The kubelet says that trainer and collector run."""
-        await self._status(pod, "Running", {"running": {"startedAt": STARTED}}, {"running": {"startedAt": STARTED}})
+    async def runs(self, pod: Manifest, at: str = "") -> None:
+        """The kubelet says that trainer and collector run, from now on if not since then."""
+        await self._status(pod, "Running", {"running": {}}, {"running": {}}, at=at)
 
-    async def ends(self, pod: Manifest, code: int = 0, report: Manifest | None = None) -> None:
+    async def ends(
+        self, pod: Manifest, code: int = 0, report: Manifest | None = None, conditions: Sequence[Manifest] = ()
+    ) -> None:
         """The kubelet says that both have ended; `report` is what the collector left in its termination message."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        ended = {"startedAt": STARTED, "finishedAt": now, "exitCode": code}
+        ended = {"finishedAt": now(), "exitCode": code}
         trainer = {"terminated": {**ended, "reason": "Error" if code else "Completed"}}
         collector = {"terminated": {**ended, "message": json.dumps(report) if report else ""}}
-        await self._status(pod, "Failed" if code else "Succeeded", trainer, collector)
+        await self._status(pod, "Failed" if code else "Succeeded", trainer, collector, conditions=conditions)
 
-    async def _status(self, pod: Manifest, phase: str, trainer: Manifest, collector: Manifest) -> None:
+    async def _status(
+        self,
+        pod: Manifest,
+        phase: str,
+        trainer: Manifest,
+        collector: Manifest,
+        *,
+        conditions: Sequence[Manifest] = (),
+        at: str = "",
+    ) -> None:
+        """Says it of a Pod whose containers have started when that was said first, else then or now."""
         name = pod["metadata"]["name"]
         current = await self.kube.get(PODS, self.namespace, name)
+        began = current["status"].get("startTime") or at or now()
+        self.began[current["metadata"]["uid"]] = datetime.fromisoformat(began).timestamp()
+        for state in (*trainer.values(), *collector.values()):
+            state["startedAt"] = began
         common = {"image": "none", "imageID": "none", "restartCount": 0, "ready": False}
         status = {
             **current["status"],
             "phase": phase,
-            "startTime": STARTED,
+            "startTime": began,
+            "conditions": [*current["status"].get("conditions", ()), *conditions],
             "containerStatuses": [{**common, "name": "trainer", "state": trainer}],
             "initContainerStatuses": [{**common, "name": "halvard-collector", "state": collector}],
         }
@@ -205,16 +233,20 @@ class Scene:
 
     async def token(self, pod: Manifest) -> str:
         """The token the kubelet would have projected into the Pod."""
-        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-        bound = ("--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}")
-        return await self.kubectl("create", "token", "default", "--audience=halvard.dev/reports", *bound)
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+        spec = {"audiences": ["halvard.dev/reports"], "boundObjectRef": bound}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        token: str = (await self.kube.create(TOKENS, self.namespace, request))["status"]["token"]
+        return token
 
     async def push(self, pod: Manifest, step: int, loss: float, token: str = "") -> tuple[int, Manifest]:
         """The Pod's sidecar pushes a report, and asks again while the decision is pending."""
         report = {"step": step, "metrics": {"loss": loss}, "checkpoint": f"step-{step}"}
+        self.sent.append(Sent(pod["metadata"]["uid"], step, loss))
         context = ssl.create_default_context(cafile=str(self.directory / "ca.crt"))
         headers = {"Authorization": f"Bearer {token or await self.token(pod)}"}
-        url, body = f"{self.settings.collector_url}/v1/reports", {"reports": [report], "elapsed": 1.5}
+        elapsed = time.time() - self.began.get(pod["metadata"]["uid"], time.time())
+        url, body = f"{self.settings.collector_url}/v1/reports", {"reports": [report], "elapsed": max(0.0, elapsed)}
         async with aiohttp.ClientSession(headers=headers) as session, asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(aiohttp.ClientError):
@@ -250,6 +282,11 @@ def study(**spec: Any) -> Manifest:
             **spec,
         },
     }
+
+
+def now() -> str:
+    """The time as a kubelet writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def binding(pod: Manifest) -> Manifest:

@@ -6,7 +6,8 @@
 * `operator`: `halvard operator` (`lab.operator_process`), leading, for the namespace of the test; custom resources are
   installed. Its log is shown where the test fails.
 * `namespace`: the name of a fresh namespace under the restricted Pod Security Standard, for this test alone.
-* `studies`: the Studies of that namespace, by kubectl, with the operator (`e2e.studies`).
+* `studies`: the Studies of that namespace, by kubectl, with the operator (`e2e.studies`). After the test the history
+  checker looks at all that happened there (`history.after`), on the lab's cluster.
 * `shared`, `shared_namespace`, `shared_operator`: the same, for all tests of a module.
 * `no_custom_resources`: the lab's cluster without them, for all tests of a module.
 * `release`: the operator installed by Helm with two replicas (`e2e.release`), for all tests of a module; `served`: the
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import pytest
 
+from e2e.checked import checked
 from e2e.namespaces import fresh_namespace
 from e2e.release import Release
 from e2e.studies import Studies, shown
+from history.after import excused
 from lab.cluster import Cluster, only_one
 from lab.existing import Existing
 from lab.helm import Helm
@@ -101,8 +104,11 @@ def namespace(cluster: Cluster | Existing) -> Iterator[str]:
 
 
 @pytest.fixture
-def studies(cluster: Cluster | Existing, namespace: str, operator: OperatorProcess) -> Studies:
-    return Studies(cluster, namespace, operator)
+def studies(
+    request: pytest.FixtureRequest, cluster: Cluster | Existing, namespace: str, operator: OperatorProcess
+) -> Iterator[Studies]:
+    with checked(Studies(cluster, namespace, operator), excused(request.node)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +129,9 @@ def shared_operator(
 
 
 @pytest.fixture(scope="module")
-def shared(cluster: Cluster | Existing, shared_namespace: str, shared_operator: OperatorProcess) -> Studies:
-    return Studies(cluster, shared_namespace, shared_operator)
+def shared(cluster: Cluster | Existing, shared_namespace: str, shared_operator: OperatorProcess) -> Iterator[Studies]:
+    with checked(Studies(cluster, shared_namespace, shared_operator)) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -145,8 +152,9 @@ def release(lab: Cluster, helm: Helm, custom_resources: None) -> Iterator[Releas
 
 
 @pytest.fixture(scope="module")
-def served(lab: Cluster, release: Release, shared_namespace: str) -> Studies:
-    return Studies(lab, shared_namespace, release)
+def served(lab: Cluster, release: Release, shared_namespace: str) -> Iterator[Studies]:
+    with checked(Studies(lab, shared_namespace, release)) as made:
+        yield made
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,12 +6,12 @@ import json
 import os
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 
 from e2e.pushes import Door
 from e2e.studies import PATIENCE, Manifest, eventually
 from lab.cluster import Cluster
 from lab.helm import CHART, Helm
+from lab.machine import running_with
 
 TIMEOUT = f"--timeout={PATIENCE:.0f}s"
 
@@ -66,13 +66,11 @@ class Release:
 
     def kill(self, pod: str) -> bool:
         """SIGKILLs the operator that runs in this Pod, which the kubelet then starts anew; whether there was one."""
-        mark, found = f"HALVARD_IDENTITY={pod}".encode(), False
-        for directory in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it may end while it is looked at
-                if mark in (directory / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(directory.name), signal.SIGKILL)
-                    found = True
-        return found
+        running = running_with(f"HALVARD_IDENTITY={pod}")
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):  # it may have ended
+                os.kill(pid, signal.SIGKILL)
+        return bool(running)
 
     def metrics(self) -> str:
         """What `/metrics` of the leader says."""

@@ -1,11 +1,13 @@
 """The leader is killed, or a node is lost, while trials run: nothing is lost, nothing runs twice, decisions stay."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.checked import checked
 from e2e.release import Release
 from e2e.searches import CHECKPOINTS, random_search, run_here
 from e2e.studies import Manifest, Studies, eventually, python, results, show, study, template
@@ -38,8 +40,9 @@ def moment(lease: Manifest, name: str) -> datetime:
 
 
 @pytest.fixture
-def studies(lab: Cluster, namespace: str, release: Release) -> Studies:
-    return Studies(lab, namespace, release)
+def studies(lab: Cluster, namespace: str, release: Release) -> Iterator[Studies]:
+    with checked(Studies(lab, namespace, release)) as made:
+        yield made
 
 
 @pytest.fixture

@@ -5,16 +5,19 @@ their faults. It is the same after a simulation and after a study in a cluster.
 """
 
 from history.lives import brackets, numbers, orders, parallelism, rungs, states
-from history.pods import attempts, faults, reports, time, writes
+from history.pods import attempts, faults, reports, said, saved, time
 from history.promotions import promotions
-from history.records import Accepted, History, Pod, Violation
-from history.standing import standing
+from history.records import Accepted, Held, History, Pod, Sent, Violation, Write
+from history.standing import metrics, standing
 from history.stopping import stopping
+from history.store import decided, leading, prefix, quiet, versions
 
-__all__ = ["Accepted", "History", "Pod", "Violation", "assert_sound", "check"]
+__all__ = ["Accepted", "Held", "History", "Pod", "Sent", "Violation", "Write", "assert_sound", "check"]
 
 LIVES = (orders, rungs, brackets, states, numbers)
-RULES = (parallelism, promotions, stopping, attempts, reports, time, faults, writes, standing)  # rest on those above
+OF_PODS = (attempts, reports, saved, said, time, faults)
+OF_THE_STORE = (versions, prefix, decided, quiet, leading)
+RULES = (parallelism, promotions, stopping, *OF_PODS, *OF_THE_STORE, standing, metrics)  # rest on those above
 
 
 def check(history: History) -> list[Violation]:

@@ -76,7 +76,7 @@ def numbers(history: History) -> Iterator[Violation]:
     begun = [event.trial for event in timeline(history.trials) if isinstance(event, Decided) and not event.start]
     if begun != list(range(len(history.trials))):
         yield Violation("numbers", None, f"trials began in the order {begun}")
-    limit = history.study.spec.limits.trials
+    limit = history.study.spec.limits.trials if history.limit is None else history.limit
     if limit is not None and len(begun) > limit:
         yield Violation("limit", None, f"there are {len(begun)} trials; limits.trials is {limit}")
 

@@ -1,18 +1,25 @@
 """Rules about attempts, what was believed of them, and what was stored: each is held where its records are given."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from halvard.faults import INFRASTRUCTURE
+from halvard.faults import INFRASTRUCTURE, RETRIES_EXHAUSTED
 from halvard.trial import Trial
 from history.records import History, Pod, Violation
 
+BY_ITSELF = {"NonZeroExit", "OOMKilled", "MetricsUnavailable"}  # what a trainer does that nobody disturbs
+AT_ONCE = 1.0  # seconds between a trainer's end and its Pod's disruption that may be either's doing
 ROUNDING = 0.001  # seconds: results and what was lost are stored to a thousandth
 
 
 def attempts(history: History) -> Iterator[Violation]:
-    """Numbers only rise, none is used for two Pods, and a trial has one Pod at a time that is believed."""
+    """Numbers only rise, and a trial has one Pod at a time that is believed.
+
+    A number is used for a second Pod only where the first had vanished before anything of it was stored, and with it
+    all that was known of it: it ended before the second began, no report of it is accepted from then on, and of those
+    accepted before no result and no checkpoint is ever stored.
+    """
     for trial in history.trials:
         given = [result.attempt for result in trial.status.rungs]
         if sorted(given) != given or (given and given[-1] > trial.attempt) or trial.status.faults >= trial.attempt:
@@ -21,14 +28,14 @@ def attempts(history: History) -> Iterator[Violation]:
                 trial.index,
                 f"attempt {trial.attempt} after {trial.status.faults} faults; results by {given}",
             )
-    for what, times in Counter([(pod.trial, pod.attempt) for pod in history.pods or ()]).items():
-        if times > 1:
-            yield Violation("attempts", what[0], f"attempt {what[1]} had {times} Pods")
     for trial_index, own in _by_trial(history).items():
-        for before, after in pairwise(sorted(own, key=lambda pod: pod.began)):
-            if before.attempt > after.attempt:
+        for before, after in pairwise(sorted(own, key=lambda pod: (pod.created, pod.began, pod.attempt))):
+            began = after.began + history.precision
+            if before.attempt == after.attempt and (counted := _still_counted(history, before, began)):
+                yield Violation("attempts", trial_index, f"attempt {after.attempt} had two Pods: {counted}")
+            elif before.attempt > after.attempt:
                 yield Violation("attempts", trial_index, f"attempt {before.attempt} began before {after.attempt}")
-            elif before.attempt < after.attempt and after.began < before.believed_until:
+            elif before.attempt < after.attempt and began < before.believed_until:
                 yield Violation("believed", trial_index, f"{before} and {after} were believed at once")
 
 
@@ -40,7 +47,7 @@ def reports(history: History) -> Iterator[Violation]:
     taken = set[tuple[int, int, int]]()
     for report in history.accepted:
         pod = pods.get(report.uid)
-        if pod is None or pod.trial != report.trial or not pod.began <= report.at <= pod.believed_until:
+        if pod is None or pod.trial != report.trial or not _may_report(pod, report.at, history.precision):
             yield Violation("reports", report.trial, f"{report} was accepted of {pod}")
         else:
             taken.add((pod.trial, pod.attempt, report.step))
@@ -50,16 +57,52 @@ def reports(history: History) -> Iterator[Violation]:
                 yield Violation("reports", trial.index, f"nobody reported {result}")
 
 
+def saved(history: History) -> Iterator[Violation]:
+    """The checkpoint to come back to is of a Pod that its trial had, of the attempt that it names."""
+    if history.pods is None:
+        return
+    made = {(pod.trial, pod.attempt, uid) for pod in history.pods for uid in ("", pod.uid)}
+    for trial in (*(history.versions or ()), *history.trials):
+        checkpoint = trial.status.checkpoint
+        if checkpoint and (trial.index, checkpoint.attempt, checkpoint.pod) not in made:
+            yield Violation("saved", trial.index, f"no Pod of it was to save {checkpoint}")
+
+
+def _may_report(pod: Pod, at: float, precision: float) -> bool:
+    return (not pod.seen or pod.began - precision <= at) and at <= pod.heard_until + precision
+
+
+def said(history: History) -> Iterator[Violation]:
+    """A result is what its Pod said: among all that it sent, and in its last words where they are of that step."""
+    pods = {(pod.trial, pod.attempt): pod for pod in history.pods or ()}
+    sent = None if history.sent is None else {(report.uid, report.step, report.value) for report in history.sent}
+    for trial in history.trials:
+        for result in trial.status.rungs:
+            pod = pods.get((trial.index, result.attempt))
+            if pod is None:
+                continue
+            last, words = pod.last, (result.step, result.value)
+            if last and last[0] == result.step and last != words:
+                yield Violation("said", trial.index, f"the result at {words[0]} is {words[1]}, its Pod said {last[1]}")
+            if sent is not None and last != words and (pod.uid, *words) not in sent:
+                yield Violation("said", trial.index, f"{pod} never sent {words}, its result")
+
+
 def time(history: History) -> Iterator[Violation]:
     """The seconds and GPU-seconds of a trial are those of its Pods, each from its start until it was not believed.
 
-    A Pod that nobody saw end counts for any part of that.
+    Of a Pod that was fenced before it ended, or whose end nobody saw, it may be any part from its last result on; of
+    one that is believed still, too; of one that reports before anybody has told of its beginning, any part until then;
+    of one that vanished with all that was known of it, so that another has its number, any part of it all. One that
+    nobody has told of yet may have taken any time.
     """
     if history.pods is None:
         return
     by_trial = _by_trial(history)
     for trial in history.trials:
-        own, status = by_trial.get(trial.index, []), trial.status
+        every, status = by_trial.get(trial.index, []), trial.status
+        own = [pod for pod in every if pod.seen]
+        counted = {pod.attempt: pod for pod in sorted(own, key=lambda pod: pod.began)}  # the last of each number
         stored = sum(result.seconds for result in status.rungs) + status.lost.seconds
         on_gpus = sum(result.gpu_seconds for result in status.rungs) + status.lost.gpu_seconds
         for what, spent, weights in (
@@ -67,21 +110,44 @@ def time(history: History) -> Iterator[Violation]:
             ("GPU-seconds", on_gpus, [pod.gpus for pod in own]),
         ):
             spans = [
-                weight * max(0.0, pod.believed_until - pod.began) for pod, weight in zip(own, weights, strict=True)
+                (weight * _least(pod, trial) * (pod is counted[pod.attempt]), weight * _most(pod))
+                for pod, weight in zip(own, weights, strict=True)
             ]
-            least = sum(span for pod, span in zip(own, spans, strict=True) if pod.ended is not None)
-            slack = ROUNDING * (1 + len(status.rungs) + len(own)) * max([1.0, *weights])
-            if not least - slack <= spent <= sum(spans) + slack:
-                yield Violation(
-                    "time", trial.index, f"{spent} {what} are stored; its Pods took {least} to {sum(spans)}"
-                )
+            least, most = sum(span[0] for span in spans), sum(span[1] for span in spans)
+            slack = ROUNDING * (1 + len(status.rungs)) * max([1.0, *weights])
+            slack += (ROUNDING + history.precision) * sum(weights)
+            if spent < least - slack or (len(own) == len(every) and spent > most + slack):
+                yield Violation("time", trial.index, f"{spent} {what} are stored; its Pods took {least} to {most}")
+
+
+def _most(pod: Pod) -> float:
+    return max(0.0, pod.heard_until - pod.began)
+
+
+def _least(pod: Pod, trial: Trial) -> float:
+    since = max(pod.began, pod.known or pod.began)
+    results = [result.at.timestamp() for result in trial.status.rungs if result.attempt == pod.attempt]
+    until = max([since, *(at for at in results if at <= pod.heard_until)])
+    superseded = trial.finished or pod.attempt < trial.attempt
+    if superseded and pod.ended is not None and pod.ended == pod.believed_until:
+        until = max(until, pod.ended)
+    return until - since
 
 
 def faults(history: History) -> Iterator[Violation]:
-    """What the infrastructure did fails no trial and, where it is known how all went without, changes no value."""
+    """What the infrastructure did fails no trial, unless it did so too often in a row, and changes no value.
+
+    The latter where it is known how all went without it.
+    """
     for trial in history.trials:
-        if trial.status.state == "Failed" and trial.status.message.split(":")[0] in INFRASTRUCTURE:
-            yield Violation("faults", trial.index, f"it failed for {trial.status.message}")
+        why = trial.status.message.split(":")[0] if trial.status.state == "Failed" else ""
+        exhausted = trial.status.retries > history.study.spec.limits.retries  # as that is the last thing to happen
+        if why in INFRASTRUCTURE or (why == RETRIES_EXHAUSTED) != exhausted:
+            state = f"{trial.status.state}: {trial.status.message}"
+            yield Violation("faults", trial.index, f"after {trial.status.retries} retries in a row it is {state}")
+        disturbed = [pod for pod in history.pods or () if _was_disturbed(pod, trial)]
+        if why in BY_ITSELF and disturbed:
+            yield Violation("faults", trial.index, f"it failed for {trial.status.message}, and was {disturbed}")
     if history.undisturbed is not None:
         here, there = (
             {(t.index, r.budget): r.value for t in trials for r in t.status.rungs}
@@ -92,25 +158,27 @@ def faults(history: History) -> Iterator[Violation]:
                 yield Violation("faults", place[0], f"rung {place[1]}: {here.get(place)}, else {there.get(place)}")
 
 
-def writes(history: History) -> Iterator[Violation]:
-    """Budgets and attempts never shrink, results stay, the end of a trial is final; restarted, nothing is written."""
-    latest = dict[int, Trial]()
-    for trial in history.versions or ():
-        before = latest.get(trial.index)
-        latest[trial.index] = trial
-        if before is None:
-            continue
-        old, new = before.status, trial.status
-        shrunk = trial.spec.budget < before.spec.budget or new.attempt < old.attempt
-        changed = new.rungs[: len(old.rungs)] != old.rungs or trial.spec.parameters != before.spec.parameters
-        if shrunk or changed or (before.finished and new != old):
-            yield Violation("writes", trial.index, f"{before} became {trial}")
-    for trial in history.trials if history.versions is not None else ():
-        last = latest.get(trial.index)
-        if last is None or (last.spec, last.status) != (trial.spec, trial.status):
-            yield Violation("writes", trial.index, f"it is {trial}, and was last stored as {last}")
-    for write in history.quiet or ():
-        yield Violation("quiet", None, f"an operator that was started again wrote: {write}")
+def _was_disturbed(pod: Pod, trial: Trial) -> bool:
+    """Whether the trial's last attempt ended only after it was disturbed: it was not the configuration's doing."""
+    if (pod.trial, pod.attempt) != (trial.index, trial.attempt) or pod.disturbed is None or pod.ended is None:
+        return False
+    return pod.disturbed + AT_ONCE < pod.ended
+
+
+def _still_counted(history: History, pod: Pod, until: float) -> str:
+    """What was believed of a Pod although another got its number, and began at `until`; nothing where nothing was."""
+    if pod.ended is not None and pod.ended > until:
+        return f"{pod} had not ended"
+    accepted = [report for report in history.accepted or () if report.uid == pod.uid]
+    if late := [report for report in accepted if report.at >= until]:
+        return f"{late} were accepted of {pod}"
+    steps = {report.step for report in accepted}
+    for trial in (*(history.versions or ()), *history.trials):
+        results = [r for r in trial.status.rungs if r.attempt == pod.attempt and r.step in steps]
+        saved = trial.status.checkpoint is not None and trial.status.checkpoint.pod == pod.uid
+        if trial.index == pod.trial and (results or saved):
+            return f"{results or trial.status.checkpoint} of {pod} was stored"
+    return ""
 
 
 def _by_trial(history: History) -> dict[int, list[Pod]]:

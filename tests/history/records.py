@@ -1,6 +1,6 @@
 """What is left of a study, and the order in which it happened: what the rules of this package are held against."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from typing_extensions import override
@@ -13,8 +13,12 @@ from halvard.trial import Trial
 class Pod:
     """An attempt of a trial: its trainer held `gpus` from `began` until `ended`, in seconds since the epoch.
 
-    `ended` is None where nobody could see it end. `fenced`: when the trial was stored with a higher number, or as
-    finished: from then on nothing that it says is believed; None: never.
+    `ended` is None where nobody could see it end, `began` infinity where nobody saw it begin. `fenced`: when the trial
+    was stored with a higher number, or as finished: from then on nothing that it says is believed; None: never.
+    `known`: when the store was first told that it began, by default at once; until then its sidecar's clock is the only
+    one. `drained`: until when its sidecar could speak, by default its trainer's end. `disturbed`: when it was first
+    said to be disrupted, or deleted. `created` and `gone`: the places of that among all writes of its store, 0 where
+    they are not known. `last`: its last words, a step and the objective there, None where that is not finite.
     """
 
     trial: int
@@ -24,11 +28,27 @@ class Pod:
     ended: float | None
     fenced: float | None = None
     gpus: float = 0.0
+    known: float | None = None
+    drained: float | None = None
+    disturbed: float | None = None
+    created: int = 0
+    gone: int = 0
+    last: tuple[int, float | None] | None = None
+
+    @property
+    def seen(self) -> bool:
+        """Whether somebody saw it begin."""
+        return self.began < float("inf")
 
     @property
     def believed_until(self) -> float:
         """When it ended, or was not believed any more; infinity where neither is known."""
-        return min((at for at in (self.ended, self.fenced) if at is not None), default=float("inf"))
+        return _earliest(self.ended, self.fenced)
+
+    @property
+    def heard_until(self) -> float:
+        """The same, for its sidecar: what it has not delivered yet it says after its trainer has ended."""
+        return _earliest(self.ended if self.drained is None else self.drained, self.fenced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +62,62 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """A study and its Trials as they are stored now; no Trial was deleted, and no limit changed on the way.
+class Sent:
+    """A report that a Pod made: the objective there, None where it is not finite."""
 
-    The rest is optional, and rules that need it are held where it is given. `parallelism`: the highest it ever was (by
-    default the present one). `pods`, `accepted`: all there were. `versions`: every state in which a Trial was ever
-    stored, in order. `quiet`: what an operator wrote that was started again when nothing was left to do. `undisturbed`:
-    the Trials of the same study, its reports in the same order, without a fault.
+    uid: str
+    step: int
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write of an operator that the store took: its place among all, who made it, of what (`create trials/s-0001`).
+
+    `changed`: whether anything is different since.
+    """
+
+    place: int
+    by: str
+    what: str
+    changed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """From this place on the operators' Lease names `holder` (empty: nobody); `by` wrote that."""
+
+    place: int
+    holder: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A study and its Trials as they are stored now; no Trial was deleted.
+
+    The rest is optional, and rules that need it are held where it is given. `parallelism`, `limit`: the highest that
+    `parallelism` and `limits.trials` ever were (by default the present ones). `pods`, `accepted`: all there were.
+    `sent`: all reports that Pods made. `versions`: every state in which a Trial was ever stored, in order. `writes`,
+    `leases`: all of the operators. `quiet`: what they wrote when nothing was left to do, above all after a restart.
+    `undisturbed`: the Trials of the same study, its reports in the same order, without a fault. `scraped`: the
+    operator's `halvard_gpu_seconds` at the end, by rung and outcome. `precision`: of the times of Pods, in seconds.
     """
 
     study: Study
     trials: tuple[Trial, ...]
     parallelism: int | None = None
+    limit: int | None = None
     pods: tuple[Pod, ...] | None = None
     accepted: tuple[Accepted, ...] | None = None
+    sent: tuple[Sent, ...] | None = None
     versions: tuple[Trial, ...] | None = None
+    writes: tuple[Write, ...] | None = None
+    leases: tuple[Held, ...] | None = None
     quiet: tuple[str, ...] | None = None
     undisturbed: tuple[Trial, ...] | None = None
+    scraped: Mapping[tuple[int, str], float] | None = None
+    precision: float = 0.0
 
     @property
     def over(self) -> bool:
@@ -138,3 +197,7 @@ def life(trial: Trial) -> list[Event]:
 def timeline(trials: Iterable[Trial]) -> list[Event]:
     """Returns what happened to all of them, by the orders."""
     return sorted((event for trial in trials for event in life(trial)), key=lambda event: event.order)
+
+
+def _earliest(*times: float | None) -> float:
+    return min((at for at in times if at is not None), default=float("inf"))

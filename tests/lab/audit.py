@@ -10,6 +10,21 @@ WRITES = {"create", "update", "patch", "delete"}
 NODE = "system:node:"
 
 
+class Log:
+    """The audit log from now on: what came before is never read."""
+
+    def __init__(self, path: Path) -> None:
+        """Notes where it ends now."""
+        self.path = path
+        self.begin = path.stat().st_size
+
+    def lines(self) -> Iterator[str]:
+        """Every request since then, in the order in which they were answered; the last one may still be written."""
+        with self.path.open() as log:
+            log.seek(self.begin)
+            yield from log
+
+
 @dataclass(frozen=True)
 class Write:
     """One write that the API server took: by whom, of what (`trials/status`), and the object's name."""
@@ -27,14 +42,17 @@ class Write:
 
 def writes(log: Path, namespace: str) -> Iterator[Write]:
     """Every write in a namespace that was taken, in order."""
-    for line in log.read_text().splitlines():
-        request = json.loads(line)
-        target = request.get("objectRef", {})
-        taken = request.get("responseStatus", {}).get("code", 0) < 300
-        if request["verb"] in WRITES and target.get("namespace") == namespace and taken:
-            parts = (target["resource"], target.get("subresource"))
-            resource = "/".join(part for part in parts if part)
-            yield Write(request["user"]["username"], request["verb"], resource, target.get("name", ""))
+    with log.open() as lines:
+        for line in lines:
+            if f'"namespace":"{namespace}"' not in line:
+                continue
+            request = json.loads(line)
+            target = request.get("objectRef", {})
+            taken = request.get("responseStatus", {}).get("code", 0) < 300
+            if request["verb"] in WRITES and target.get("namespace") == namespace and taken:
+                parts = (target["resource"], target.get("subresource"))
+                resource = "/".join(part for part in parts if part)
+                yield Write(request["user"]["username"], request["verb"], resource, target.get("name", ""))
 
 
 def of_trial(made: Iterable[Write], trial: str) -> list[Write]:

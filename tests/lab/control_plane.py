@@ -27,21 +27,29 @@ from lab.binaries import binary
 READY_TIMEOUT = 120.0  # seconds: a loaded machine of two cores needs up to 20
 STOP_TIMEOUT = 10.0
 ADMIN = {"admin": "system:masters"}
+OPERATOR = "halvard-operator"
+USERS = {**ADMIN, OPERATOR: "system:masters"}  # all rights, under a name of its own: the audit log tells who wrote what
 API_AUDIENCE = "https://kubernetes.default.svc"
 
+WRITTEN = [
+    {"group": "halvard.dev"},
+    {"group": "", "resources": ["pods", "pods/*"]},
+    {"group": "coordination.k8s.io"},
+]
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
+        {  # what the history checker reads: every state in which an object was ever stored
+            "level": "RequestResponse",
+            "verbs": ["create", "update", "patch", "delete"],
+            "resources": WRITTEN,
+            "omitManagedFields": True,
+        },
         {
             "level": "Metadata",
-            "resources": [
-                {"group": "halvard.dev"},
-                {"group": "", "resources": ["pods", "pods/*", "events"]},
-                {"group": "events.k8s.io"},
-                {"group": "coordination.k8s.io"},
-            ],
+            "resources": [*WRITTEN, {"group": "", "resources": ["events"]}, {"group": "events.k8s.io"}],
         },
         {"level": "None"},
     ],
@@ -56,14 +64,15 @@ class ControlPlane:
     """An etcd and a kube-apiserver on free ports of localhost, running inside a `with` statement.
 
     `kubeconfig` makes its reader a cluster administrator; `audit` is a file with one JSON object for each request about
-    Halvard's objects, Pods, Events and Leases. RBAC, TokenRequest and TokenReview work as in any cluster.
+    Halvard's objects, Pods, Events and Leases, of writes also with what was stored (but for Events). RBAC, TokenRequest
+    and TokenReview work as in any cluster.
     """
 
     def __init__(
         self,
         directory: Path | None = None,
         address: str = "127.0.0.1",
-        users: Mapping[str, str] = ADMIN,
+        users: Mapping[str, str] = USERS,
         options: tuple[str, ...] = (),
     ) -> None:
         """Prepares an empty directory; nothing runs yet.
@@ -126,6 +135,7 @@ class ControlPlane:
             f"--api-audiences={API_AUDIENCE}",
             f"--audit-policy-file={directory / 'audit-policy.json'}",
             f"--audit-log-path={self.audit}",
+            "--audit-log-maxsize=100000",  # megabytes: it is never cut in two
             *self.options,
         )
         self._wait_ready(self.apiserver)
@@ -134,6 +144,16 @@ class ControlPlane:
         """Stops the API server; the data stays."""
         stop(self.apiserver)
         self.apiserver = None
+
+    def restart(self, *, store: bool = False) -> None:
+        """Kills the API server, and etcd too if `store`, and starts them again on their data; waits until ready."""
+        for process in (self.apiserver, self.etcd if store else None):
+            if process is not None:
+                process.kill()
+                process.wait()
+        if store:
+            self._start_etcd()
+        self.start_apiserver()
 
     def kubectl(
         self,

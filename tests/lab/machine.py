@@ -90,6 +90,16 @@ def processes(state: Path) -> Iterator[Process]:
             yield Process(int(directory.name), program, pages * os.sysconf("SC_PAGE_SIZE") // 2**20)
 
 
+def running_with(*variables: str) -> list[int]:
+    """The processes of this machine, those in containers included, that were started with all these `NAME=value`."""
+    wanted, found = {variable.encode() for variable in variables}, list[int]()
+    for directory in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may end while it is looked at
+            if wanted <= {*(directory / "environ").read_bytes().split(b"\0")}:
+                found.append(int(directory.name))
+    return found
+
+
 def clear(state: Path) -> None:
     """Removes whatever the lab with this state has on the machine, from its processes to its files."""
     for process in processes(state):

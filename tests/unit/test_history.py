@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from halvard.simulate.table import Table
 from halvard.simulate.world import simulate
 from halvard.status import study_status
 from halvard.study_status import Condition, StudyStatus
-from halvard.trial import CurvePoint, Trial, TrialSpec
+from halvard.trial import CurvePoint, SavedCheckpoint, Trial, TrialSpec
 from history import Accepted, History, Pod, assert_sound, check
+from history.records import life
 from simulation.world import CRASHED, EVICTED, World, chance
 from simulation.world import study as world_study
 from unit.simulate.conftest import arrays, history_of, make_study
@@ -349,10 +351,31 @@ def _trial(good: History, index: int) -> Trial:
     return next(trial for trial in good.trials if trial.index == index)
 
 
-def test_an_attempt_whose_number_is_used_again_is_found() -> None:
+def test_a_number_that_is_used_again_although_something_of_its_pod_counts_is_found() -> None:
     good = simulated()
-    again = replace((good.pods or ())[0], uid="another", began=0.0, ended=0.0)
-    assert broken(replace(good, pods=(*(good.pods or ()), again))) == {"attempts"}
+    pods, reports = good.pods or (), good.accepted or ()
+    pod = pods[0]
+    assert pod.ended is not None
+
+    def with_one_before(ended: float, *accepted: Accepted, checkpoint: str = "") -> set[str]:
+        earlier = replace(pod, uid="earlier", began=pod.began - 9.0, ended=ended)
+        saved = SavedCheckpoint(name="step-1", step=1, attempt=pod.attempt, pod=checkpoint)
+        history = changed(good, pod.trial, with_status(checkpoint=saved))
+        return broken(replace(history, pods=(earlier, *pods), accepted=(*accepted, *reports)))
+
+    heard = Accepted(pod.trial, "earlier", step=0, at=pod.began - 8.0)
+    assert with_one_before(pod.began - 9.0) == set()  # it vanished, and so did what was known of it
+    assert with_one_before(pod.began - 9.0, checkpoint=pod.uid) == set()
+    assert with_one_before(pod.began + 0.1, checkpoint="earlier") == {"attempts"}
+    assert with_one_before(pod.began - 9.0, checkpoint="earlier") == {"attempts"}
+    assert with_one_before(pod.began - 7.0, heard) == set()  # its time is lost with whoever knew of it
+    step = _trial(good, pod.trial).status.rungs[0].step
+    assert with_one_before(pod.began - 7.0, replace(heard, step=step)) == {"attempts"}
+    assert with_one_before(pod.began - 7.0, replace(heard, at=pod.began)) == {"attempts", "reports"}
+
+
+def test_more_faults_than_attempts_are_found() -> None:
+    good = simulated()
     trial = first(good, "Complete")
     assert broken(changed(good, trial.index, with_status(faults=trial.attempt))) == {"attempts"}
 
@@ -434,8 +457,20 @@ def test_what_is_stored_only_grows(rough: History) -> None:
     earlier = with_status(attempt=latest.attempt + 1)(latest)  # and the number goes back after that
     revived = with_status(message="again")(latest)
     for wrong in (lower, fewer, earlier, revived):
-        assert broken(replace(rough, versions=(*versions[: place + 1], wrong, *versions[place:]))) == {"writes"}
-    assert broken(replace(rough, versions=versions[:place])) == {"writes"}
+        assert broken(replace(rough, versions=(*versions[: place + 1], wrong, *versions[place:]))) == {"versions"}
+    assert broken(replace(rough, versions=versions[:place])) == {"versions"}
+
+
+def test_what_is_stored_before_what_it_rests_on_is_found(rough: History) -> None:
+    versions = list(rough.versions or ())
+    known, places = set[int](), list[int]()  # of versions with something new
+    for place, version in enumerate(versions):
+        if new := {event.order for event in life(version)} - known:
+            known |= new
+            places.append(place)
+    one, other = next((a, b) for a, b in pairwise(places) if versions[a].index != versions[b].index and b == a + 1)
+    versions[one], versions[other] = versions[other], versions[one]
+    assert broken(replace(rough, versions=tuple(versions))) == {"prefix"}
 
 
 def test_an_operator_that_writes_though_nothing_is_to_be_done_is_found(rough: History) -> None:
@@ -443,12 +478,39 @@ def test_an_operator_that_writes_though_nothing_is_to_be_done_is_found(rough: Hi
     assert broken(replace(rough, quiet=("PATCH trials/s-0001/status",))) == {"quiet"}
 
 
-@pytest.mark.parametrize("field", ["trials", "best", "highest_rung", "rungs", "training_hours", "gpu_hours", "search"])
+@pytest.mark.parametrize(
+    "field", ["trials", "best", "highest_rung", "rungs", "training_hours", "gpu_hours", "search", "used"]
+)
 def test_a_status_that_the_trials_do_not_say_is_found(field: str, rough: History) -> None:
     status = rough.study.status
     stale = type(status)().model_copy(update={"state": status.state, "conditions": status.conditions})
     wrong = status.model_copy(update={field: getattr(stale, field)})
     assert broken(replace(rough, study=rough.study.model_copy(update={"status": wrong}))) == {"status"}
+
+
+@pytest.mark.parametrize("state", ["Complete", "Failed"])
+def test_a_state_that_no_condition_says_is_found(state: str, rough: History) -> None:
+    wrong = rough.study.status.model_copy(update={"state": state})
+    found = broken(replace(rough, study=rough.study.model_copy(update={"status": wrong})))
+    assert found == (set() if rough.study.status.state == state else {"status"})
+
+
+@pytest.mark.parametrize("change", [{"tau": 0.1234}, {"trials": 7}])
+def test_an_agreement_that_the_values_do_not_have_is_found(change: dict[str, Any]) -> None:
+    good = simulated("grace")
+    rung = good.study.status.rungs[0]
+    agreement = (rung.agreement[0].model_copy(update=change), *rung.agreement[1:])
+    rungs = (rung.model_copy(update={"agreement": agreement}), *good.study.status.rungs[1:])
+    status = good.study.status.model_copy(update={"rungs": rungs})
+    assert broken(replace(good, study=good.study.model_copy(update={"status": status}))) == {"status"}
+
+
+@pytest.mark.parametrize("field", ["not_finite", "failed"])
+def test_a_count_of_a_rung_that_the_trials_do_not_say_is_found(field: str, rough: History) -> None:
+    rung = rough.study.status.rungs[0]
+    rungs = (rung.model_copy(update={field: getattr(rung, field) + 1}), *rough.study.status.rungs[1:])
+    status = rough.study.status.model_copy(update={"rungs": rungs})
+    assert broken(replace(rough, study=rough.study.model_copy(update={"status": status}))) == {"status"}
 
 
 def test_a_study_that_goes_on_may_say_less_than_its_trials(rough: History) -> None:

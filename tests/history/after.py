@@ -1,0 +1,70 @@
+"""The history checker after a test on a real API server: what it looks at, and how a test says what it breaks."""
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from history import Sent, check
+from history.audit import Entry, Manifest, entries, histories_of
+from lab.audit import Log
+
+UNSOUND = "unsound(*rules, reason): what is done by hand here breaks these rules of the history checker, and why"
+PATIENCE = 3.0  # seconds until a write is in the log; answers may be faster
+
+
+def excused(test: pytest.Item) -> frozenset[str]:
+    """Returns the rules that a test (or its module) is marked to break; raises TypeError where it does not say why."""
+    rules = set[str]()
+    for mark in test.iter_markers("unsound"):
+        if not mark.args or set(mark.kwargs) != {"reason"}:
+            raise TypeError(f"{test.nodeid}: write unsound('rule', ..., reason='...')")
+        rules.update(mark.args)
+    return frozenset(rules)
+
+
+def assert_all_sound(
+    log: Log,
+    namespace: str,
+    stored: Collection[Manifest],
+    excused: Collection[str] = (),
+    *,
+    sent: tuple[Sent, ...] | None = None,
+    scraped: str = "",
+) -> None:
+    """Raises AssertionError with every rule, but for those excused, that a Study of a namespace breaks.
+
+    The log is waited for until it has all that is `stored`; but of a request whose client died it may say that it
+    failed though it did not. `sent`: see `History`; `scraped`: what `/metrics` said.
+    """
+    found = entries(log.lines(), namespace)
+    deadline = time.monotonic() + PATIENCE
+    while (absent := missing(found, stored)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        found = entries(log.lines(), namespace)
+    found = sorted([*found, *absent], key=lambda entry: entry.place)
+    broken = [
+        f"{history.study.name}: {violation}"
+        for history in histories_of(found, namespace)
+        for violation in check(replace(history, sent=sent, scraped=gpu_seconds(scraped, namespace, history.study.name)))
+        if violation.rule not in excused
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def gpu_seconds(scraped: str, namespace: str, study: str) -> dict[tuple[int, str], float] | None:
+    """Returns `halvard_gpu_seconds` of a Study by rung and outcome; None where the metrics do not know it."""
+    samples = [sample for family in text_string_to_metric_families(scraped) for sample in family.samples]
+    found = [s for s in samples if s.labels.get("namespace") == namespace and s.labels.get("study") == study]
+    own = {(int(s.labels["rung"]), s.labels["outcome"]): s.value for s in found if s.name == "halvard_gpu_seconds"}
+    return own if found else None
+
+
+def missing(found: Iterable[Entry], stored: Iterable[Manifest]) -> list[Entry]:
+    """Returns the present state of objects where it is not among what was found, as writes of nobody known."""
+    latest = {entry.uid: entry for entry in found}
+    known = ((latest[item["metadata"]["uid"]], item) for item in stored if item["metadata"]["uid"] in latest)
+    versions = ((entry, int(item["metadata"]["resourceVersion"]), item) for entry, item in known)
+    return [replace(e, place=at, by="", agent="", stored=item) for e, at, item in versions if e.place < at]

@@ -1,0 +1,402 @@
+"""A History from an audit log: what it says of a small study as it should be, and of one that was stored wrongly."""
+
+import json
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from halvard import lifecycle
+from halvard.apply import as_json, trial_manifest
+from halvard.cache import parse_study, parse_trial
+from halvard.progress import Progress
+from halvard.status import study_status
+from halvard.study import Study
+from halvard.trial import SavedCheckpoint, Trial, TrialSpec
+from halvard_trainer.reports import Report
+from history import History, Sent, check
+from history.after import gpu_seconds, missing
+from history.audit import entries, histories, histories_of, history_of
+
+Manifest = dict[str, Any]
+BEGIN = 1_800_000_000.0
+TEMPLATE = {"spec": {"containers": [{"name": "trainer", "resources": {"limits": {"nvidia.com/gpu": 2}}}]}}
+SPEC = {
+    "objective": {"metric": "loss", "goal": "minimize"},
+    "parameters": [{"name": "x", "float": {"min": 0.0, "max": 1.0}}],
+    "scheduler": {"none": {"budget": 3}},
+    "limits": {"trials": 1},
+    "template": TEMPLATE,
+}
+PAYLOAD = Report(3, {"loss": 0.5}, "step-3")
+
+
+def stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+@dataclass
+class Server:
+    """An API server that logs each write; every one of them takes a second."""
+
+    lines: list[str] = field(default_factory=list)
+    stored: dict[str, Manifest] = field(default_factory=dict)
+    place: int = 100
+
+    @property
+    def now(self) -> float:
+        return BEGIN + self.place
+
+    def create(self, user: str, kind: str, name: str, manifest: Manifest) -> Manifest:
+        self.place += 1
+        metadata = {**manifest.get("metadata", {}), "name": name, "namespace": "lab", "uid": f"{name}-{self.place}"}
+        self.stored[name] = {**manifest, "metadata": {**metadata, "resourceVersion": str(self.place)}}
+        return self.log((user, "create"), kind, name, self.stored[name])
+
+    def patch(self, user: str, kind: str, name: str, **parts: Any) -> Manifest:
+        before = self.stored[name]
+        after = deepcopy({**before, **parts})
+        if after != before:
+            self.place += 1
+            after["metadata"] = {**after["metadata"], "resourceVersion": str(self.place)}
+        self.stored[name] = after
+        return self.log((user, "patch"), kind, name, after)
+
+    def delete(self, user: str, kind: str, name: str) -> None:
+        self.place += 1
+        uid = self.stored.pop(name)["metadata"]["uid"]
+        self.log((user, "delete"), kind, name, {"kind": "Status", "details": {"name": name, "uid": uid}})
+
+    def log(self, who: tuple[str, str], kind: str, name: str, answer: Manifest, code: int = 200) -> Manifest:
+        user, verb = who
+        resource, _, subresource = kind.partition("/")
+        request = {
+            "level": "RequestResponse",
+            "verb": verb,
+            "user": {"username": user},
+            "userAgent": "halvard/1" if user.startswith("operator") else "kubectl",
+            "objectRef": {"resource": resource, "subresource": subresource, "namespace": "lab", "name": name},
+            "responseStatus": {"code": code},
+            "responseObject": answer,
+            "stageTimestamp": stamp(self.now),
+        }
+        self.lines.append(json.dumps(request, separators=(",", ":")) + "\n")
+        return answer
+
+
+@dataclass
+class Lab:
+    """A study of one trial, told step by step."""
+
+    server: Server = field(default_factory=Server)
+    study: Study = field(init=False)
+    trial: Trial = field(init=False)
+
+    def begins(self) -> None:
+        self.leads("a")
+        manifest = {"apiVersion": "halvard.dev/v1alpha1", "kind": "Study", "spec": SPEC}
+        study = parse_study(self.server.create("user", "studies", "s", manifest))
+        assert isinstance(study, Study)
+        self.study = study
+        spec = TrialSpec(index=0, budget=3, parameters={"x": 0.5}, decision="new trial: random", order=1)
+        new = lifecycle.new_trial("s", spec)
+        self.trial = parse_trial(self.server.create("operator", "trials", new.name, trial_manifest(self.study, new)))
+
+    def leads(self, holder: str, user: str = "operator") -> None:
+        spec = {"holderIdentity": holder}
+        if "lease" in self.server.stored:
+            self.server.patch(user, "leases", "lease", spec=spec)
+        else:
+            self.server.create(user, "leases", "lease", {"spec": spec})
+
+    def gets_a_pod(self, attempt: int = 1) -> str:
+        owner = {"kind": "Trial", "uid": self.trial.uid}
+        labels = {"halvard.dev/study": "s", "halvard.dev/trial": "s-0000", "halvard.dev/attempt": str(attempt)}
+        metadata = {"labels": labels, "ownerReferences": [owner]}
+        manifest = {"kind": "Pod", "metadata": metadata, "spec": TEMPLATE["spec"], "status": {"phase": "Pending"}}
+        name = f"s-0000-{attempt}"
+        uid: str = self.server.create("operator", "pods", name, manifest)["metadata"]["uid"]
+        return uid
+
+    def runs(self, attempt: int = 1) -> float:
+        began = self.server.now + 1
+        running = {"name": "trainer", "state": {"running": {"startedAt": stamp(began)}}}
+        self.kubelet(attempt, {"phase": "Running", "containerStatuses": [running]})
+        return began
+
+    def ends(self, began: float, attempt: int = 1, **more: Any) -> float:
+        ended = self.server.now + 1
+        state = {"startedAt": stamp(began), "finishedAt": stamp(ended), "exitCode": 0}
+        words = {"terminated": {**state, "message": json.dumps({"step": 3, "metrics": {"loss": 0.5}})}}
+        containers = {
+            "containerStatuses": [{"name": "trainer", "state": {"terminated": state}}],
+            "initContainerStatuses": [{"name": "halvard-collector", "state": words}],
+        }
+        self.kubelet(attempt, {"phase": "Succeeded", **containers, **more})
+        return ended
+
+    def kubelet(self, attempt: int, status: Manifest) -> None:
+        self.server.patch("system:node:n", "pods/status", f"s-0000-{attempt}", status=status)
+
+    def reports(self, began: float, at: float) -> None:
+        trial = lifecycle.reported(self.trial, PAYLOAD, "loss", pod=self.server.stored["s-0000-1"]["metadata"]["uid"])
+        trial = lifecycle.completed_rung(trial, 0.5, at - began, 2 * (at - began), at, order=2)
+        self.stores(lifecycle.ended(trial, "Complete", "finished the full budget of 3"))
+
+    def stores(self, trial: Trial, user: str = "operator") -> None:
+        """The operator writes the Trial's status."""
+        self.trial = trial
+        self.server.patch(user, "trials/status", "s-0000", status=as_json(trial.status))
+
+    def is_over(self) -> None:
+        progress = Progress(self.study, [self.trial])
+        progress.started_at = progress.ended_at = self.server.now
+        complete = {
+            "type": "Complete",
+            "status": "True",
+            "reason": "TrialsFinished",
+            "message": "",
+            "lastTransitionTime": stamp(0),
+        }
+        status = as_json(study_status(progress, self.server.now))
+        self.server.patch(
+            "operator", "studies/status", "s", status={**status, "state": "Complete", "conditions": [complete]}
+        )
+
+    def history(self) -> History:
+        return history_of(self.server.lines, "lab", "s")
+
+
+def whole() -> Lab:
+    """The study as it should be, from its beginning to its end."""
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod()
+    began = lab.runs()
+    lab.reports(began, at=lab.server.now + 1)
+    lab.ends(began)
+    lab.is_over()
+    return lab
+
+
+def broken(history: History) -> set[str]:
+    return {violation.rule for violation in check(history)}
+
+
+def test_a_study_is_read_from_the_log_as_it_was() -> None:
+    lab = whole()
+    history = lab.history()
+    assert check(history) == []
+    (pod,) = history.pods or ()
+    began, reported, ended = (BEGIN + place for place in (105, 106, 107))
+    assert (pod.attempt, pod.gpus, pod.last) == (1, 2.0, (3, 0.5))
+    assert (pod.began, pod.fenced, pod.ended, pod.created) == (began, reported, ended, 104)
+    assert [trial.version for trial in history.versions or ()] == ["103", "106"]
+    assert [report.uid for report in history.accepted or ()] == [pod.uid]
+    assert [write.what for write in history.writes or ()] == [
+        "create trials s-0000",
+        "create pods s-0000-1",
+        "patch trials/status s-0000",
+        "patch studies/status s",
+    ]
+
+
+def test_a_line_that_is_being_written_and_what_was_refused_are_left_out() -> None:
+    lab = whole()
+    lab.server.log(("operator", "patch"), "trials/status", "s-0000", {"kind": "Status"}, code=409)
+    lab.server.lines.append(lab.server.lines[-2].rstrip("\n"))
+    assert lab.history() == whole().history()
+
+
+def test_of_a_study_that_was_made_anew_the_one_before_stays_as_it_was_when_it_was_deleted() -> None:
+    lab = whole()
+    before = lab.history()
+    lab.server.delete("user", "studies", "s")
+    lab.server.delete("system:gc", "trials", "s-0000")
+    lab.begins()
+    first, second = histories(lab.server.lines, "lab")
+    assert (first.study, first.trials, first.pods) == (before.study, before.trials, before.pods)
+    assert (len(second.trials), second.pods) == (1, ())
+    assert check(first) == check(second) == []
+
+
+def test_a_trial_that_was_deleted_is_missed_by_its_number() -> None:
+    lab = whole()
+    lab.server.delete("user", "trials", "s-0000")
+    assert lab.history().trials == ()
+
+
+def test_a_study_that_never_was_is_not_found() -> None:
+    with pytest.raises(LookupError, match="no Study lab/other"):
+        history_of(whole().server.lines, "lab", "other")
+    assert histories(whole().server.lines, "another") == []
+
+
+def test_the_highest_limits_count() -> None:
+    lab = whole()
+    for parallelism, limits in ((7, {"trials": 9}), (2, {"trials": 1})):
+        spec = {**SPEC, "parallelism": parallelism, "limits": limits}
+        lab.server.patch("user", "studies", "s", spec=spec)
+    assert (lab.history().parallelism, lab.history().limit) == (7, 9)
+
+
+def test_a_pod_whose_attempt_was_not_stored_before_is_found() -> None:
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod(attempt=2)
+    assert broken(lab.history()) == {"decided"}
+
+
+def test_a_pod_of_a_trial_that_has_ended_is_found() -> None:
+    lab = whole()
+    lab.gets_a_pod(attempt=2)
+    assert broken(lab.history()) == {"decided", "quiet"}
+
+
+def test_a_write_of_an_operator_that_does_not_lead_any_more_is_found() -> None:
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod()
+    lab.leads("b", user="operator-b")
+    assert check(lab.history()) == []
+    lab.stores(lifecycle.started(lab.trial))
+    assert broken(lab.history()) == {"leading"}
+    lab.leads("a")
+    lab.stores(lifecycle.requeued(lab.trial, "again", fault=True))
+    assert len(check(lab.history())) == 1
+    lab.leads("")
+    lab.stores(lifecycle.started(lab.trial))
+    assert len(check(lab.history())) == 2
+
+
+def test_a_write_that_changes_nothing_is_found() -> None:
+    lab = Lab()
+    lab.begins()
+    lab.stores(lab.trial)
+    assert check(lab.history()) == []  # the defaults were not there
+    lab.stores(lab.trial)
+    assert broken(lab.history()) == {"idle"}
+
+
+def test_a_write_after_the_end_is_found() -> None:
+    lab = whole()
+    status = lab.server.stored["s"]["status"]
+    lab.server.patch("user", "studies", "s", metadata={**lab.server.stored["s"]["metadata"], "labels": {}})
+    assert check(lab.history()) == []
+    lab.server.patch("operator", "studies/status", "s", status={**status, "used": {**status["used"], "trials": "1/2"}})
+    assert broken(lab.history()) == {"quiet"}
+
+
+def test_a_result_that_its_pod_did_not_send_is_found() -> None:
+    lab = whole()
+    (pod,) = lab.history().pods or ()
+    assert check(replace(lab.history(), sent=(Sent(pod.uid, 3, 0.5),))) == []
+    silent = replace(pod, last=None)
+    for sent in ((), (Sent(pod.uid, 3, 0.4),), (Sent("a stranger", 3, 0.5),), (Sent(pod.uid, 2, 0.5),)):
+        assert broken(replace(lab.history(), pods=(silent,), sent=sent)) == {"said"}
+    assert broken(replace(lab.history(), pods=(replace(pod, last=(3, 0.4)),))) == {"said"}
+    assert broken(replace(lab.history(), pods=(replace(pod, last=(2, 0.4)),))) == set()
+
+
+@pytest.mark.parametrize(
+    ("pod", "attempt"), [("a stranger", 1), ("", 2), ("a stranger", 2)], ids=["of another", "too late", "both"]
+)
+def test_a_checkpoint_that_no_pod_of_the_trial_was_to_save_is_found(pod: str, attempt: int) -> None:
+    lab = whole()
+    checkpoint = SavedCheckpoint(name="step-3", step=3, attempt=attempt, pod=pod)
+    status = lab.trial.status.model_copy(update={"checkpoint": checkpoint})
+    trial = lab.history().trials[0].model_copy(update={"status": status})
+    assert broken(replace(lab.history(), trials=(trial,), versions=None)) == {"saved"}
+
+
+@pytest.mark.parametrize(("after", "rules"), [(0, {"faults"}), (5, set[str]())])
+def test_a_trial_that_fails_for_what_was_done_to_its_pod_is_found(after: int, rules: set[str]) -> None:
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod()
+    began = lab.runs()
+    disrupted = [{"type": "DisruptionTarget", "status": "True"}]
+    if not after:
+        lab.kubelet(1, {**lab.server.stored["s-0000-1"]["status"], "conditions": disrupted})
+    lab.server.place += 3
+    ended = lab.ends(began)
+    if after:
+        lab.kubelet(1, {**lab.server.stored["s-0000-1"]["status"], "conditions": disrupted})
+    failed = lifecycle.ended(lab.trial, "Failed", "NonZeroExit: exit code 1", order=2)
+    lab.stores(lifecycle.lost(failed, ended - began, 2 * (ended - began)))
+    assert broken(lab.history()) == rules
+
+
+def test_a_pod_that_nobody_saw_end_before_it_was_gone_took_an_unknown_time() -> None:
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod()
+    lab.ends(lab.runs())
+    gone = deepcopy(lab.server.stored["s-0000-1"])
+    gone["metadata"]["deletionGracePeriodSeconds"] = 0
+    lab.server.log(("user", "delete"), "pods", "s-0000-1", gone)
+    lab.stores(lifecycle.requeued(lab.trial, "its attempt vanished", fault=True))
+    assert check(lab.history()) == []
+    (pod,) = lab.history().pods or ()
+    assert (pod.ended, pod.gone) == (None, lab.server.place - 1)
+    lab.trial = lab.trial.model_copy(update={"status": lab.trial.status.model_copy(update={"message": "Evicted: "})})
+    lab.stores(lab.trial)
+    assert check(lab.history()) == []  # what fenced it first counts
+
+
+def test_seconds_that_no_pod_took_are_found() -> None:
+    lab = whole()
+    assert broken(lab.history()) == set()
+    result = lab.trial.status.rungs[0].model_copy(update={"seconds": 99.0, "gpu_seconds": 198.0})
+    status = lab.trial.status.model_copy(update={"rungs": (result,)})
+    trial = lab.history().trials[0].model_copy(update={"status": status})
+    assert broken(replace(lab.history(), trials=(trial,), versions=None)) == {"time", "status"}
+
+
+def test_what_reports_before_the_kubelet_has_told_of_it_is_timed_by_its_sidecar() -> None:
+    lab = whole()
+    (pod,) = lab.history().pods or ()
+    assert pod.known == pod.began
+    result = lab.trial.status.rungs[0].model_copy(update={"seconds": 0.0, "gpu_seconds": 0.0})
+    status = lab.trial.status.model_copy(update={"rungs": (result,)})
+    trial = lab.history().trials[0].model_copy(update={"status": status})
+    untimed = replace(lab.history(), trials=(trial,), versions=None, precision=0.0)
+    assert broken(untimed) == {"time", "status"}
+    assert broken(replace(untimed, pods=(replace(pod, known=result.at.timestamp()),))) == {"status"}
+
+
+def test_a_pod_whose_kubelet_has_not_spoken_yet_may_have_taken_any_time() -> None:
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod()
+    lab.reports(lab.server.now - 50, at=lab.server.now)
+    assert check(lab.history()) == []
+    (pod,) = lab.history().pods or ()
+    assert not pod.seen
+    assert broken(replace(lab.history(), pods=(replace(pod, began=lab.server.now - 5),))) == {"time"}
+
+
+def test_metrics_that_say_something_else_are_found() -> None:
+    history = whole().history()
+    sample = 'halvard_gpu_seconds{{namespace="lab",study="s",rung="{}",outcome="{}"}} {}\n'
+    assert gpu_seconds(sample.format(3, "complete", 2.0), "lab", "other") is None
+    for rung, outcome, seconds, rules in (
+        (3, "complete", 2.0, set[str]()),
+        (3, "complete", 2.5, {"metrics"}),
+        (1, "complete", 2.0, {"metrics"}),
+        (3, "paused", 2.0, {"metrics"}),
+    ):
+        scraped = gpu_seconds(sample.format(rung, outcome, seconds), "lab", "s")
+        assert broken(replace(history, scraped=scraped)) == rules
+
+
+def test_what_the_log_does_not_have_is_taken_from_what_is_stored() -> None:
+    lab = whole()
+    stored = [lab.server.stored["s-0000"], lab.server.stored["s"]]
+    assert missing(entries(lab.server.lines, "lab"), stored) == []
+    logged = entries(lab.server.lines[:-1], "lab")
+    (absent,) = missing(logged, stored)
+    (history,) = histories_of([*logged, absent], "lab")
+    assert (history.study, history.over) == (lab.history().study, True)
