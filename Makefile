@@ -6,7 +6,7 @@ PEERS := .venv-peers/bin
 PEERS_READY := .venv-peers/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint e2e bench bench-engine bench-quality format chart lock clean
+.PHONY: help demo test lint e2e chaos chaos-cluster bench bench-engine bench-quality format chart lock clean
 
 help:  ## List the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -19,6 +19,12 @@ test: $(READY)  ## Everything that needs no root: unit, simulation, and a real e
 
 e2e: $(READY)  ## A whole cluster on this machine (root, Debian), with Studies running on it
 	$(BIN)/python -m pytest tests/e2e
+
+chaos: $(READY)  ## Kill operators and break their API server, 19 minutes (MINUTES=5, ARGS="--seed 7 …")
+	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),19) $(ARGS)
+
+chaos-cluster: $(READY)  ## Troubles of all kinds on a whole cluster, 30 minutes (root, Debian; MINUTES=5)
+	PYTHONPATH=tests $(BIN)/python -m chaos.long_run --minutes $(or $(MINUTES),30) $(ARGS)
 
 bench: $(READY)  ## Measure: ratios against a peer or a limit in the same run
 	$(BIN)/python -m benchmarks

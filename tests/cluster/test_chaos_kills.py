@@ -1,0 +1,82 @@
+"""Operators that die, again and again, and nothing is any different: the short form of `make chaos`."""
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from random import Random
+
+from chaos.checks import judged
+from chaos.failpoints import CENSUS, EFFECTS, FAILPOINT, FAILPOINTS, PASSING
+from chaos.kills import AT_RANDOM, at_random
+from chaos.operators import background
+from chaos.report import Report
+from chaos.script import Script
+from chaos.story import Story
+from halvard.kube import Manifest
+from lab.control_plane import ControlPlane
+
+SCRIPT = Script(1)
+A_WRITE = "after (create|patch|delete) (trials|pods|studies).*"
+
+
+async def test_all_that_operators_do_is_a_failpoint(control_plane: ControlPlane) -> None:
+    async with Story.begin(control_plane, SCRIPT) as story:
+        census = story.scene.directory / "census"
+        story.operators.environment[CENSUS] = str(census)
+        outcome = await story.run(story.operators.undisturbed())
+        await story.found_by_another()
+        passed = set(census.read_text().splitlines())
+    assert passed == set(FAILPOINTS)
+    assert outcome.condition == ("Complete", "TargetReached")
+    assert story.deeds.keys() == {"reports", "last words", "evicted", "crashes"}
+    resumed, results = sum(pod.start > 0 for pod in outcome.pods), sum(map(len, rungs(outcome.trials)))
+    assert resumed > 0
+    assert sum(len(found) > 1 for found in rungs(outcome.trials)) > resumed - story.deeds["evicted"]  # some went on hot
+    assert results == story.deeds["reports"] + story.deeds["last words"]
+
+
+def rungs(trials: Iterable[Manifest]) -> list[list[Manifest]]:
+    return [trial["status"].get("rungs", []) for trial in trials]
+
+
+async def test_each_operator_dies_one_step_later_than_the_one_before(control_plane: ControlPlane) -> None:
+    @contextlib.asynccontextmanager
+    async def later_and_later(story: Story, faults: Counter[str]) -> AsyncIterator[None]:
+        async def die() -> None:
+            for step in range(1, 1000):
+                operator = story.operators.start(**{FAILPOINT: ".*", PASSING: str(step)})
+                try:
+                    await operator.gone.wait()
+                finally:
+                    await operator.kill()
+                faults["died"] += operator.killed
+
+        async with background(die()):
+            yield
+
+    found = await judged(control_plane, SCRIPT, later_and_later)
+    assert found.violations == ()
+    assert found.faults["died"] > len(EFFECTS)
+
+
+async def test_dying_at_every_write_changes_nothing(control_plane: ControlPlane) -> None:
+    @contextlib.asynccontextmanager
+    async def writing(story: Story, faults: Counter[str]) -> AsyncIterator[None]:
+        async with story.operators.undisturbed(**{FAILPOINT: A_WRITE}):
+            yield
+        faults["started"] = story.operators.started
+
+    found = await judged(control_plane, Script(1, trials=5), writing)
+    assert found.violations == ()
+    assert found.faults["started"] > 12
+
+
+async def test_dying_at_random_changes_nothing(control_plane: ControlPlane) -> None:
+    random = Random(1)
+
+    def dying(story: Story, faults: Counter[str]) -> contextlib.AbstractAsyncContextManager[None]:
+        return at_random(random, story, faults)
+
+    found: Report = await judged(control_plane, SCRIPT, dying)
+    assert found.violations == ()
+    assert found.faults[AT_RANDOM] > 0
