@@ -3,6 +3,7 @@
 No models of the client library are built: they cost eleven times what `json.loads` does.
 """
 
+import asyncio
 import json
 import os
 import time
@@ -22,6 +23,7 @@ Manifest = dict[str, Any]
 """One object of the API, as JSON gives it."""
 
 PAGE = 500
+PAGE_TRIES, PAGE_PAUSE = 4, 0.1  # seconds
 FIELD_MANAGER = "halvard"
 JSON_PATCH = "application/json-patch+json"
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
@@ -173,11 +175,22 @@ class Kube:
         token = ""
         while True:
             more = {"continue": token} if token else {}
-            answer = await self._request("list", resource, resource.path(namespace), query={**query, **more})
+            answer = await self._page(resource, resource.path(namespace), {**query, **more})
             yield Page(answer["items"], int(answer["metadata"]["resourceVersion"]))
             token = answer["metadata"].get("continue", "")
             if not token:
                 return
+
+    async def _page(self, resource: Resource, path: str, query: dict[str, str]) -> Manifest:
+        """One page, asked for again where the server cannot answer now: else one failure would cost all of a list."""
+        for _ in range(PAGE_TRIES - 1):
+            try:
+                return await self._request("list", resource, path, query=query)
+            except Unavailable as error:
+                if error.code == HTTPStatus.GONE:  # the list took too long; only from its beginning is there another
+                    raise
+                await asyncio.sleep(max(error.retry_after, PAGE_PAUSE))
+        return await self._request("list", resource, path, query=query)
 
     async def create(self, resource: Resource, namespace: str, manifest: Manifest) -> Manifest:
         """Creates an object without unknown fields and returns it as stored; raises Conflict if the name is taken."""

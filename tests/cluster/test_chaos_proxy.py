@@ -101,6 +101,21 @@ async def test_a_list_is_stale_or_expires(control_plane: ControlPlane, namespace
     assert proxy.counts == {"stale list": 1, "410 on a continued list": 1}
 
 
+async def test_a_page_that_the_server_cannot_give_now_is_asked_for_again_and_not_the_whole_list(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halvard.kube.PAGE", 1)
+    async with connected(control_plane, tmp_path, Faults()) as (proxy, kube):
+        for index in range(3):
+            await kube.create(TRIALS, namespace, trial(index))
+        proxy.faults = Faults(rates={"503": 0.5}, seed=3)
+        assert await names(kube, namespace) == [f"search-{index:04d}" for index in range(3)]
+        assert proxy.counts["503"] > 1
+        proxy.faults = Faults(rates={"503": 1.0})
+        with pytest.raises(Unavailable):
+            await names(kube, namespace)
+
+
 @pytest.mark.parametrize(
     ("kind", "seen", "end"),
     [
