@@ -180,8 +180,9 @@ class Applier:
         kept = self._kept.setdefault(progress, {})
         try:
             pod = self._cache.pods.get((study.namespace, name))
-            uid = pod.uid if pod else (await self._kube.get(PODS, study.namespace, name))["metadata"]["uid"]
-            await self._delete(study.namespace, name, uid)
+            if pod is None or not pod.value.deleting:  # else whoever led before has asked for it, and its kubelet knows
+                uid = pod.uid if pod else (await self._kube.get(PODS, study.namespace, name))["metadata"]["uid"]
+                await self._delete(study.namespace, name, uid)
         except NotFound:
             pass  # it is gone already
         except Refused as error:  # everything else goes on; it is tried again as long as the Pod is there

@@ -11,6 +11,7 @@ from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStat
 from halvard.pods import PodSettings
 from halvard.progress import Progress
 from halvard.trial import Trial, TrialSpec, TrialStatus
+from podstatus import DISTURBED, pod
 from simulation.world import study
 
 
@@ -75,8 +76,8 @@ class Away:
             raise Unavailable("overloaded", 503)
 
 
-def applier(server: object) -> Applier:
-    cache = Cache()
+def applier(server: object, cache: Cache | None = None) -> Applier:
+    cache = cache or Cache()
     pods = PodSettings("collector", "https://halvard", "pem")
     return Applier(cast("Kube", server), cache, Metrics(cache), pods, "one")
 
@@ -124,9 +125,7 @@ async def test_what_is_stored_already_is_not_written_again() -> None:
     cache.trials.seen(manifest)
     stored = Trial.from_manifest(manifest)
     progress = Progress(study(), [stored])
-    applied = Applier(
-        cast("Kube", server), cache, Metrics(cache), PodSettings("collector", "https://halvard", "pem"), "one"
-    )
+    applied = applier(server, cache)
     await applied.apply(progress, Plan((SaveStatus(stored),)))
     assert server.version == 7
     paused = stored.model_copy(update={"status": TrialStatus(state="Paused")})
@@ -158,3 +157,10 @@ async def test_a_pod_that_could_not_be_deleted_at_this_moment_is_not_held_to_be_
 
 async def test_a_pod_that_has_made_room_for_another_of_its_name_is_gone() -> None:
     assert await applier(Contended("one", "other")).apply(Progress(study()), STOP)
+
+
+async def test_a_pod_that_is_being_deleted_is_not_deleted_again() -> None:
+    going, cache = pod(deleted=DISTURBED), Cache()
+    going["metadata"] |= {"name": "search-0000-1", "namespace": "default"}
+    cache.pods.seen(going)
+    assert await applier(Contended(), cache).apply(Progress(study()), STOP)
