@@ -152,7 +152,10 @@ class Reconciler:
         study = self._cache.studies.get(key)
         if study is None:
             return None
-        status = study_status(progress, clock.now())
+        status, stored = study_status(progress, clock.now()), study.value.status
+        if progress.outcome and len(progress.trials) < stored.trials.total:  # they were cleared away: the result stays
+            told = {"conditions": status.conditions, "observed_generation": status.observed_generation}
+            status = stored.model_copy(update=told)
         if kept and not any(c.type == "Degraded" and c.status == "True" for c in status.conditions):
             status = degraded(status, study.value, POD_NOT_DELETED, kept)
         return await self._write_status(study, status)

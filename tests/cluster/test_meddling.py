@@ -191,6 +191,26 @@ async def test_a_status_of_the_study_that_was_written_by_hand_is_written_anew(sc
         await eventually(look)
 
 
+@pytest.mark.unsound("status", "quiet", reason="the Trials of a study that has ended are deleted, and it is edited")
+async def test_a_study_that_has_ended_keeps_its_result_when_its_trials_are_cleared_away(scene: Scene) -> None:
+    async with scene.operator():
+        await scene.apply(limits={"trials": 1})
+        await scene.leg(0, 0.5)
+        await scene.condition("Complete", "True", "TrialsFinished")
+        before = (await scene.study())["status"]
+        await scene.kubectl("delete", "trials", "--all")
+        await scene.change(parallelism=3)
+
+        async def looked_at() -> Manifest | None:
+            study = await scene.study()
+            seen = study["status"]["observedGeneration"] == study["metadata"]["generation"]
+            return study["status"] if seen else None
+
+        after = await eventually(looked_at)
+    assert before["best"]["value"] == 0.5
+    assert (after["best"], after["trials"], after["state"]) == (before["best"], before["trials"], "Complete")
+
+
 async def test_a_pod_that_may_not_be_deleted_is_a_condition_while_all_else_goes_on(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
