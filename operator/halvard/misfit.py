@@ -6,6 +6,7 @@ from halvard.study import Parameter, Study, Value
 from halvard.trial import Trial
 
 MOST_TRIALS = 1_000_000  # limits.trials is no more
+MOST_SECONDS = 1e12  # thirty years of a thousand GPUs
 
 
 def misfit(study: Study, trials: Iterable[Trial]) -> str:
@@ -31,6 +32,11 @@ def _wrong(study: str, trial: Trial, budgets: tuple[int, ...]) -> Iterator[tuple
         yield "spec.budget", f"{spec.budget} is no rung; has to be one of {', '.join(map(str, budgets))}"
     if status.attempt < 1:
         yield "status.attempt", f"{status.attempt}; attempts are numbered from 1"
+    spent = {f"status.rungs[{n}]": (result.seconds, result.gpu_seconds) for n, result in enumerate(status.rungs)}
+    spent["status.lost"] = (status.lost.seconds, status.lost.gpu_seconds)
+    for field, (seconds, gpu_seconds) in spent.items():
+        if not (0 <= seconds <= MOST_SECONDS and 0 <= gpu_seconds <= MOST_SECONDS):
+            yield field, f"{seconds:g} seconds and {gpu_seconds:g} GPU-seconds; nothing can take that long"
     reached = [result.budget for result in status.rungs]
     if reached != sorted(set(reached)):
         yield "status.rungs", f"budgets {reached} have to ascend"

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 #
 # Daemons that the program leaves behind would hold the pipe open, and with it a GPU. Where this shell is the first
 # process of its container they are ended, as they would be without the wrapper; tee ignores SIGTERM to write the rest.
+# A program may be over before tee does that: `tee` says that it does.
 _SCRIPT = r"""
 out=$1 state=$2
 shift 2
@@ -29,14 +30,19 @@ trap forward TERM INT
 : >"$state/pid"
 : >"$state/code"
 : >"$state/term"
+: >"$state/tee"
 [ -z "$signalled" ] || echo 1 >"$state/term"
 {
   trap : TERM
   /bin/sh -c 'echo "${$}" >"$0/pid"; [ ! -s "$0/term" ] || kill -TERM "${$}"; exec "$@"' "$state" "$@"
   echo "$?" >"$state/code"
-  [ "${$}" -ne 1 ] || kill -TERM -1
+  [ "${$}" -ne 1 ] || {
+    until [ -s "$state/tee" ]; do :; done
+    kill -TERM -1
+  }
 } 2>&1 | {
   trap "" TERM
+  echo 1 >"$state/tee"
   exec tee -a "$out"
 } &
 tee=$!
@@ -51,7 +57,7 @@ exit "$code"
 def wrap(command: Sequence[str], args: Sequence[str], stdout: str, state: str) -> list[str]:
     """Return the command that runs `command` + `args` and appends their output to the file `stdout` as well.
 
-    `state` is an existing directory for three small files. ValueError without a command, since an image's own entry
+    `state` is an existing directory for four small files. ValueError without a command, since an image's own entry
     point is not known here.
     """
     if not command:

@@ -253,7 +253,22 @@ def test_the_kubelets_expansion_of_variables_leaves_the_script_as_it_is() -> Non
 def test_only_a_shell_and_tee_are_called() -> None:
     """Every word that stands where a command may stand, but for what POSIX says is built in."""
     script = wrap(["python"], [], "/halvard/stdout", "/halvard")[2]
-    built_in = {"shift", "echo", "read", "kill", "trap", "wait", "exit", "exec", "while", "do", "done", ":", "["}
+    built_in = {
+        "shift",
+        "echo",
+        "read",
+        "kill",
+        "trap",
+        "wait",
+        "exit",
+        "exec",
+        "while",
+        "until",
+        "do",
+        "done",
+        ":",
+        "[",
+    }
     words = re.findall(r"(?:^|[{;&|'\n]|do )\s*([a-z/\[:]+)(?= )", script)
     assert {"/bin/sh"} == set(words) - built_in
 
