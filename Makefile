@@ -22,6 +22,7 @@ e2e: $(READY)  ## A whole cluster on this machine (root, Debian), with Studies r
 
 chaos: $(READY)  ## Kill operators and break their API server, 19 minutes (MINUTES=5, ARGS="--seed 7 …")
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),19) $(ARGS)
+	HALVARD_FUZZED=10000 $(BIN)/python -m pytest -q tests/unit/test_fuzzed_reports.py
 
 chaos-cluster: $(READY)  ## Troubles of all kinds on a whole cluster, 30 minutes (root, Debian; MINUTES=5)
 	PYTHONPATH=tests $(BIN)/python -m chaos.long_run --minutes $(or $(MINUTES),30) $(ARGS)
