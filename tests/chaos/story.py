@@ -168,7 +168,9 @@ class Story:
         unlogged = [entry for entry in self.seen.stored if (entry.uid, entry.place) not in known]
         found = sorted([*logged, *unlogged], key=lambda entry: entry.place)
         history = histories_of(found, self.scene.namespace)[-1]
-        return replace(history, sent=tuple(self.scene.sent))
+        # who was not told that a Pod is on its way out deletes it again
+        writes = [write for write in history.writes or () if write.changed or not write.what.startswith("delete ")]
+        return replace(history, sent=tuple(self.scene.sent), writes=tuple(writes))
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Plays the kubelet until something holds; raises Stuck."""
