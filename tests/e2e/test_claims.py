@@ -64,6 +64,9 @@ def test_without_its_claim_a_study_waits_as_in_a_queue(studies: Studies, lab: Cl
     studies.wait_complete()
 
 
+@pytest.mark.unsound(
+    "time", reason="a push may come first, and counts from the sidecar's start, while the trainer waited"
+)
 def test_where_nothing_can_be_written_the_study_is_degraded_until_it_can(
     studies: Studies, lab: Cluster, small: Path
 ) -> None:
