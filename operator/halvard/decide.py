@@ -384,7 +384,7 @@ class _Turn:
 
     def _unblock(self) -> None:
         """Something ended, so there may be room again: try at once."""
-        if self.progress.block and not self.progress.block.breaker:
+        if self.progress.block and not self.progress.breaker_open:
             self.progress.block.until = self.now
 
     def _replace(self, trial: Trial) -> Trial:

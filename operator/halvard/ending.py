@@ -28,8 +28,10 @@ def ending(progress: Progress, now: float) -> Outcome | None:
 def _fatal(progress: Progress) -> Trial | None:
     """The first trial that failed as, by the failure policy, none may."""
     policy = progress.study.spec.failure_policy
-    failed = (progress.trials[index] for index in sorted(progress.failed)) if policy else ()
-    return next((trial for trial in failed if policy and policy.action(trial.status.exit_code) == "FailStudy"), None)
+    if policy is None:
+        return None
+    failed = (progress.trials[index] for index in sorted(progress.failed))
+    return next((trial for trial in failed if policy.action(trial.status.exit_code) == "FailStudy"), None)
 
 
 def exhausted(progress: Progress) -> Outcome:

@@ -43,7 +43,7 @@ def retried(progress: Progress, trial: Trial, fault: Fault) -> Judgement:
 
     Nothing is counted while no trial of the study comes any further.
     """
-    if progress.block is None or not progress.block.breaker:
+    if not progress.breaker_open:
         trial = lifecycle.retried(trial)
     retries = trial.status.retries
     if retries > progress.study.spec.limits.retries:

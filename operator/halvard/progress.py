@@ -157,18 +157,23 @@ class Progress:
     def refused(self, index: int, reason: str, message: str, now: float) -> None:
         """The store would not take a leg just decided on: it waits, and so do all others, until one is tried again."""
         self.live.pop(index, None)
-        if self.block and self.block.breaker:
+        if self.breaker_open:
             return  # one leg is tried at a time already
         delay = self.block.delay if self.block else 1.0
         if self.block and self.block.probing:  # the one that was tried again: the next has to wait longer
             delay = min(LONGEST_BLOCK, delay * 2)
         self.block = Block(reason, message, until=now + delay, delay=delay)
 
+    @property
+    def breaker_open(self) -> bool:
+        """Whether no further legs are started because they come to nothing."""
+        return self.block is not None and self.block.breaker
+
     def heard(self, node: str) -> None:
         """An attempt that runs on this node has reported."""
         self.nodes.reported(node)
         self.barren.clear()
-        if self.block and self.block.breaker:
+        if self.breaker_open:
             self.block = None
 
     def verdict(self, index: int, attempt: int, step: int) -> Verdict | None:

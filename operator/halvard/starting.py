@@ -16,7 +16,7 @@ def start(progress: Progress, now: float) -> list[StartLeg]:
     block, due = progress.block, waiting(progress, now)
     if block and now < block.until and not block.probing:
         return []
-    breaker = _breaker(progress)
+    breaker = progress.breaker_open
     if not due:
         progress.block = block if breaker else None
         return []
@@ -31,7 +31,7 @@ def start(progress: Progress, now: float) -> list[StartLeg]:
 
 def _start(progress: Progress, index: int, now: float) -> StartLeg:
     trial, avoid = progress.trials[index], progress.nodes.avoided_by(index, now)
-    if _breaker(progress) and not any(live.avoids and not live.placed for live in progress.live.values()):
+    if progress.breaker_open and not _choosy(progress):
         avoid = progress.nodes.paused(index, now)  # there may be another node that nobody knows; one looks for it
     progress.retry_at.pop(index, None)
     progress.live[index] = Live(avoids=avoid)
@@ -57,22 +57,19 @@ def unqueued(progress: Progress) -> int:
 
 def confined(progress: Progress, now: float) -> list[int]:
     """Attempts that wait and avoid nodes that they need not any more: nobody can tell their Pods."""
-    needed = progress.nodes.paused if _breaker(progress) else progress.nodes.avoided_by
-    return [
-        index
-        for index, live in progress.live.items()
-        if live.avoids and not live.placed and not {*live.avoids} <= {*needed(index, now)}
-    ]
+    needed = progress.nodes.paused if progress.breaker_open else progress.nodes.avoided_by
+    return [index for index, avoids in _choosy(progress).items() if not {*avoids} <= {*needed(index, now)}]
 
 
-def _breaker(progress: Progress) -> bool:
-    return progress.block is not None and progress.block.breaker
+def _choosy(progress: Progress) -> dict[int, tuple[str, ...]]:
+    """What attempts avoid that wait and avoid something, by trial."""
+    return {index: live.avoids for index, live in progress.live.items() if live.avoids and not live.placed}
 
 
 def times(progress: Progress, now: float) -> Iterator[float]:
     """When to look again: what is due already waits for room, and what makes room is an event."""
     yield from (at for index, at in progress.retry_at.items() if index in progress.assigned and at > now)
-    if any(live.avoids and not live.placed for live in progress.live.values()):
+    if _choosy(progress):
         yield from progress.nodes.changes(now)
     block = progress.block
     if block and room(progress) > 0 and (waiting(progress, now) or not block.breaker):
