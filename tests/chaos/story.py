@@ -127,6 +127,10 @@ class Story:
         """The Trials as they are stored."""
         return sorted((item.value for item in self.seen.cache.trials.everything()), key=lambda trial: trial.index)
 
+    def _budget(self, index: int) -> int:
+        """What a trial is to train to, as it is stored."""
+        return next(trial.spec.budget for trial in self.trials() if trial.index == index)
+
     def live(self) -> Iterator[tuple[Trial, Manifest]]:
         """Every trial that has a leg to run, with the Pod that runs it."""
         pods = {manifest["metadata"]["name"]: manifest for manifest in self._there() if runs(manifest)}
@@ -210,6 +214,8 @@ class Story:
                 verdict = await self.push(pod, report)
                 if "stop" in verdict:
                     await self._ends(pod, report=report)
+                else:  # another leg, in the same Pod: that is known here when the turn of the next leg comes
+                    await self.until(lambda: self._budget(trial.index) >= verdict["budget"])
 
     async def found_by_another(self) -> None:
         """Lets an operator find what is there now, look at it once and, as somebody touched the Study, once more."""
@@ -239,7 +245,7 @@ class Story:
             await self.scene.kube.delete(LEASES, self.scene.namespace, "halvard", lease["metadata"]["uid"])
 
     async def push(self, pod: Manifest, report: Manifest) -> Manifest:
-        """The Pod's sidecar pushes a report until it has an answer; returns that."""
+        """The Pod's sidecar pushes a report until it has a verdict; returns that."""
         uid = pod["metadata"]["uid"]
         self.scene.sent.append(Sent(uid, report["step"], report["metrics"]["loss"]))
         if uid not in self._tokens:
@@ -253,7 +259,7 @@ class Story:
                     body = {"reports": [report], "elapsed": max(0.0, time.time() - started_at(pod))}
                     with contextlib.suppress(aiohttp.ClientError, OSError):
                         async with session.post(url, json=body, ssl=context) as answer:
-                            if answer.status == 200:
+                            if answer.status == 200:  # and not 202: not decided yet
                                 verdict: Manifest = await answer.json()
                                 return verdict
                     self.retries += 1
