@@ -55,6 +55,19 @@ class Reports(Protocol):
         """
 
 
+class Counters(Protocol):
+    """Counts what arrives."""
+
+    def pushed(self, result: Result) -> None:
+        """What came of a push."""
+
+    def invalid(self, lines: int) -> None:
+        """Lines in a Pod that were no reports."""
+
+    def superseded(self, reports: Sequence[Report]) -> None:
+        """Reports that are not believed because their attempt is over."""
+
+
 class Refusal(Exception):  # noqa: N818  # an answer, not an error of ours
     """A push that is not taken: the HTTP status, how it is counted, and why."""
 
@@ -81,18 +94,13 @@ class Endpoint:
         self,
         identify: Callable[[str], Awaitable[PodIdentity | None]],
         reports: Reports,
-        count: Callable[[Result], None],
-        count_invalid: Callable[[int], None],
+        counters: Counters,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`identify` turns a bearer token into a Pod; `clock` gives seconds.
-
-        `count` hears what came of each push, `count_invalid` of lines in Pods that were no reports.
-        """
+        """`identify` turns a bearer token into a Pod; `clock` gives seconds."""
         self._identify = identify
         self._reports = reports
-        self._count = count
-        self._count_invalid = count_invalid
+        self._counters = counters
         self._invalid: OrderedDict[str, int] = OrderedDict()
         self._rate = RateLimit(PUSHES_A_SECOND, PUSHES_AT_ONCE, clock)
 
@@ -106,13 +114,13 @@ class Endpoint:
         try:
             decided = await self._answer(request)
         except Refusal as refusal:
-            self._count(refusal.result)
+            self._counters.pushed(refusal.result)
             headers = {"Retry-After": str(RETRY_SECONDS)} if refusal.status in {429, 503} else None
             answer = web.json_response({"error": str(refusal)}, status=refusal.status, headers=headers)
             if refusal.result != "unavailable":  # that is our fault; others pay each attempt with a new handshake
                 answer.force_close()
             return answer
-        self._count("superseded" if decided.superseded else "accepted")
+        self._counters.pushed("superseded" if decided.superseded else "accepted")
         if decided.stop is not None:
             return web.json_response({"stop": decided.stop})
         if decided.budget is not None:
@@ -133,7 +141,10 @@ class Endpoint:
                 raise Refusal(404, "invalid", "only POST /v1/reports is answered here")
             push = parse_push(await _body(request))
             self._hear_of_invalid_lines(pod.uid, push.invalid)
-            return await self._reports.push(pod, push.reports, push.elapsed)
+            answer = await self._reports.push(pod, push.reports, push.elapsed)
+            if answer.superseded:
+                self._counters.superseded(push.reports)
+            return answer
         except UnknownPod as error:
             raise Refusal(403, "unauthorized", str(error) or "no trial runs in this Pod") from error
         except Unavailable as error:
@@ -145,7 +156,7 @@ class Endpoint:
         self._invalid[pod_uid] = so_far
         if len(self._invalid) > REMEMBERED:
             self._invalid.popitem(last=False)
-        self._count_invalid(max(0, so_far - before))
+        self._counters.invalid(max(0, so_far - before))
 
 
 def parse_push(body: bytes) -> Push:

@@ -6,7 +6,7 @@ Everything about studies is computed from the cache when it is scraped, so the s
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 from prometheus_client import (
@@ -33,6 +33,7 @@ from halvard.observe import PodView
 from halvard.queue import Key
 from halvard.status import time_spent
 from halvard.study_status import StudyStatus
+from halvard_trainer.reports import Report
 
 FAST = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -60,9 +61,15 @@ class Metrics:
         self.pushes = self._counter("pushes", "Pushes of reports by result.", "result", get_args(Result))
         self.dropped = self._counter(
             "reports_dropped",
-            "Reports that changed nothing: invalid (a line that is none), repeated (a step reported before, or lower).",
+            "Reports that changed nothing: invalid (a line that is none), repeated (a step reported before, or lower), "
+            "superseded (of an attempt that is over).",
             "reason",
-            ("invalid", "repeated"),
+            ("invalid", "repeated", "superseded"),
+        )
+        self._superseded_checkpoints = Counter(
+            "halvard_checkpoints_superseded",
+            "Checkpoints written by attempts that were over: nothing is resumed from them.",
+            registry=registry,
         )
         self.pod_create_errors = self._counter(
             "pod_create_errors", "Pods that the API server refused, by reason.", "reason"
@@ -123,6 +130,19 @@ class Metrics:
     def forget(self, study: Key) -> None:
         """Waits for no more reports of a study."""
         self._last_reports.pop(study, None)
+
+    def pushed(self, result: Result) -> None:
+        """A push was answered, or a connection ended before one came."""
+        self.pushes.labels(result).inc()
+
+    def invalid(self, lines: int) -> None:
+        """So many lines in a Pod were no reports."""
+        self.dropped.labels("invalid").inc(lines)
+
+    def superseded(self, reports: Sequence[Report]) -> None:
+        """An attempt that is over reported these."""
+        self.dropped.labels("superseded").inc(len(reports))
+        self._superseded_checkpoints.inc(sum(report.checkpoint is not None for report in reports))
 
     def turn(self, study: Key, events: Iterable[Event], faults: Iterable[Fault]) -> None:
         """Takes over what one turn of a study has dealt with."""

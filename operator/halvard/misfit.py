@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from halvard.study import Parameter, Study, Value
+from halvard.study import MOST_TRIALS, Parameter, Study, Value
 from halvard.trial import Trial
 
-MOST_TRIALS = 1_000_000  # limits.trials is no more
 MOST_SECONDS = 1e12  # thirty years of a thousand GPUs
 
 

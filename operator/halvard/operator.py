@@ -152,9 +152,8 @@ class Leader:
         inbox = Inbox(cache, self._look_at)
         applier = Applier(kube, cache, measured, pods, identity)
         self._queue = Queue(Reconciler(kube, cache, inbox, applier, measured))
-        identify, dropped = Identity(kube.review_token, pods.audience), measured.dropped.labels("invalid").inc
-        pushed = Endpoint(identify, inbox, self._count, dropped).application()
-        self._listener = Listener(pushed, self._count, certificates.server_context())
+        pushed = Endpoint(Identity(kube.review_token, pods.audience), inbox, measured).application()
+        self._listener = Listener(pushed, measured.pushed, certificates.server_context())
         self._settings, self._certificates = settings, certificates
         self._kube, self._cache, self._metrics = kube, cache, measured
 
@@ -175,9 +174,6 @@ class Leader:
     async def _watch(self) -> None:
         namespaces = self._settings.namespaces
         await handlers.watch(self._kube, self._cache, self._queue.add, self._metrics.heard, namespaces)
-
-    def _count(self, result: str) -> None:
-        self._metrics.pushes.labels(result).inc()
 
     def _look_at(self, study: Key) -> None:
         self._queue.add(study)

@@ -24,6 +24,7 @@ from halvard.study_status import StudyStatus
 from halvard.template import checked_template
 
 API_VERSION = "halvard.dev/v1alpha1"
+MOST_TRIALS = 1_000_000
 DURATION = "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 
 Goal = Literal["minimize", "maximize"]
@@ -163,7 +164,7 @@ class Sampler(Model):
 class Limits(Model):
     """What the whole study may use, and each trial may ask of it. `duration` is text such as `12h` or `1h30m`."""
 
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
     duration: Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)] | None = None
     failed_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 20

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from counted import Counted
 from halvard.endpoint import Answer, Endpoint
 from halvard.identity import Identity, PodIdentity
 from halvard.kube import PODS, Kube
@@ -110,10 +111,10 @@ async def test_a_push_over_tls_with_a_pods_token_is_that_pods_report(
     control_plane: ControlPlane, kube: Kube, namespace: str, uid: str, tmp_path: Path
 ) -> None:
     seen = Seen()
-    results: list[str] = []
+    counted = Counted()
     tls = load_or_create(tmp_path, ["127.0.0.1"])
-    application = Endpoint(Identity(kube.review_token, AUDIENCE), seen, results.append, print).application()
-    listener = Listener(application, results.append, tls.server_context())
+    application = Endpoint(Identity(kube.review_token, AUDIENCE), seen, counted).application()
+    listener = Listener(application, counted.pushed, tls.server_context())
     await listener.start("127.0.0.1", 0)
     url = f"https://127.0.0.1:{listener.port}/v1/reports"
     push = {"reports": [{"step": 1, "metrics": {"loss": 1.0}}], "elapsed": 0.5}
@@ -128,4 +129,4 @@ async def test_a_push_over_tls_with_a_pods_token_is_that_pods_report(
     await listener.close()
     assert statuses == [200, 401, 401]
     assert seen.pushes == [(PodIdentity(namespace, "digits-0003-1", uid), 1, 0.5)]
-    assert results == ["accepted", "unauthorized", "unauthorized"]
+    assert counted.results == ["accepted", "unauthorized", "unauthorized"]

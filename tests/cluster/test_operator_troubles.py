@@ -126,3 +126,4 @@ async def test_a_stranger_and_an_old_attempt_write_nothing(scene: Scene) -> None
     assert [result["value"] for result in trial["status"]["rungs"]] == [0.5]
     assert 'halvard_pushes_total{result="unauthorized"} 1.0' in metrics
     assert 'halvard_pushes_total{result="superseded"} 1.0' in metrics
+    assert 'halvard_reports_dropped_total{reason="superseded"} 1.0' in metrics

@@ -116,6 +116,7 @@ def test_a_node_that_was_cut_off_changes_nothing_meanwhile_and_when_it_is_back(
     tell(theirs, 10**6, -1.0)  # better than anything, and with checkpoints of the same names
     eventually(lambda: (theirs / "step-7").exists() and refused(studies) > before)
     assert studies.metric("halvard_pushes_total", result="superseded") > 0
+    assert studies.metric("halvard_checkpoints_superseded_total") > 0
     tell(ours, BUDGET, 0.5)
     studies.wait_complete()
     trial, last = studies.trial(0), studies.study()

@@ -16,6 +16,7 @@ from aiohttp import ClientSession, TCPConnector
 from hypothesis import given
 from hypothesis import strategies as st
 
+from counted import Counted
 from halvard import endpoint
 from halvard.endpoint import Answer, Endpoint, Push, Refusal, UnknownPod, parse_push
 from halvard.identity import PodIdentity, Unavailable
@@ -55,9 +56,7 @@ class Served:
     """A running endpoint, and a client of it."""
 
     taken: Taken
-    results: list[str]
-    invalid: list[int]
-    counted: asyncio.Event
+    counted: Counted
     port: int
     context: ssl.SSLContext
     session: ClientSession
@@ -73,29 +72,21 @@ class Served:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    taken, now = Taken(), [0.0]
-    results: list[str] = []
-    invalid: list[int] = []
-    counted = asyncio.Event()
-
-    def count(result: str) -> None:
-        results.append(result)
-        counted.set()
-
+    taken, counted, now = Taken(), Counted(), [0.0]
     tls = load_or_create(tmp_path, ["127.0.0.1"])
-    application = Endpoint(identify, taken, count, invalid.append, lambda: now[0]).application()
-    listener = Listener(application, count, tls.server_context())
+    application = Endpoint(identify, taken, counted, lambda: now[0]).application()
+    listener = Listener(application, counted.pushed, tls.server_context())
     await listener.start("127.0.0.1", 0)
     context = ssl.create_default_context(cadata=tls.ca_pem)
     async with ClientSession(connector=TCPConnector(ssl=context)) as session:
-        yield Served(taken, results, invalid, counted, listener.port, context, session, now)
+        yield Served(taken, counted, listener.port, context, session, now)
     await listener.close()
 
 
 async def test_a_push_is_taken_for_the_pod_of_its_token(served: Served) -> None:
     assert await served.push() == (200, {"budget": 3})
     assert [(POD, [Report(3, {"val_loss": 0.25}, "step-3")], 0.5)] == served.taken.pushes
-    assert served.results == ["accepted"]
+    assert served.counted.results == ["accepted"]
 
 
 async def test_the_sidecars_own_client_is_understood(served: Served, tmp_path: Path) -> None:
@@ -122,7 +113,8 @@ async def test_the_answer_is_what_was_decided(
 ) -> None:
     served.taken.answer = answer
     assert (status, body) == await served.push()
-    assert [result] == served.results
+    assert [result] == served.counted.results
+    assert served.counted.reports == ([Report(3, {"val_loss": 0.25}, "step-3")] if answer.superseded else [])
 
 
 @pytest.mark.parametrize(
@@ -133,14 +125,14 @@ async def test_who_cannot_be_answered_is_told_why(served: Served, error: Excepti
     served.taken.answer = error
     code, body = await served.push()
     assert (status, str(error) or "no trial runs in this Pod") == (code, body["error"])
-    assert [result] == served.results
+    assert [result] == served.counted.results
 
 
 @pytest.mark.parametrize("bearer", ["", "stranger", "x" * 4000])
 async def test_a_token_that_is_not_believed_writes_nothing(served: Served, bearer: str) -> None:
     status, body = await served.push(bearer=bearer)
     assert (status, "token" in body["error"]) == (401, True)
-    assert (served.taken.pushes, served.results) == ([], ["unauthorized"])
+    assert (served.taken.pushes, served.counted.results) == ([], ["unauthorized"])
 
 
 async def test_a_password_is_not_a_token(served: Served) -> None:
@@ -151,7 +143,7 @@ async def test_a_password_is_not_a_token(served: Served) -> None:
 async def test_while_nobody_can_say_whose_token_it_is_the_sidecar_is_to_try_again(served: Served) -> None:
     status, body = await served.push(bearer="unavailable")
     assert (status, body) == (503, {"error": "the API server is away"})
-    assert served.results == ["unavailable"]
+    assert served.counted.results == ["unavailable"]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +172,7 @@ async def test_a_body_that_is_no_push_is_refused_with_what_would_be_right(
 ) -> None:
     status, answer = await served.push(body)
     assert (status, words in answer["error"]) == (400, True), answer
-    assert (served.taken.pushes, served.results) == ([], ["invalid"])
+    assert (served.taken.pushes, served.counted.results) == ([], ["invalid"])
 
 
 async def test_numbers_that_json_lacks_arrive(served: Served) -> None:
@@ -194,7 +186,7 @@ async def test_numbers_that_json_lacks_arrive(served: Served) -> None:
 async def test_lines_that_were_no_reports_are_counted_once_however_often_they_are_told_of(served: Served) -> None:
     for bearer, so_far in (("pod", 2), ("pod", 2), ("other", 1), ("pod", 5), ("pod", 0)):
         await served.push({"reports": [], "elapsed": 3, "invalid": so_far}, bearer)
-    assert served.invalid == [2, 0, 1, 3, 0]
+    assert served.counted.lines == [2, 0, 1, 3, 0]
 
 
 async def test_a_push_without_reports_only_asks(served: Served) -> None:
@@ -204,7 +196,7 @@ async def test_a_push_without_reports_only_asks(served: Served) -> None:
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 10_000_000])
 async def test_a_body_that_is_too_large_is_refused_without_reading_it(served: Served, size: int) -> None:
     assert await served.push(b" " * size) == (413, {"error": f"{size} bytes; at most 65536 are read"})
-    assert (served.taken.pushes, served.results) == ([], ["too_large"])
+    assert (served.taken.pushes, served.counted.results) == ([], ["too_large"])
 
 
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 10_000_000])
@@ -218,13 +210,13 @@ async def test_a_body_of_unknown_length_is_read_no_further_than_the_largest_ther
     url, headers = f"https://127.0.0.1:{served.port}/v1/reports", {"Authorization": "Bearer pod"}
     async with served.session.post(url, data=pieces(), headers=headers) as response:
         assert (response.status, await response.json()) == (413, {"error": "more than 65536 bytes; no more are read"})
-    assert (served.taken.pushes, served.results) == ([], ["too_large"])
+    assert (served.taken.pushes, served.counted.results) == ([], ["too_large"])
 
 
 async def test_a_compressed_body_stays_small_and_is_no_push(served: Served) -> None:
     bomb = gzip.compress(b" " * 30_000_000)
     status, answer = await served.push(bomb, **{"Content-Encoding": "gzip"})
-    assert (status, "not JSON" in answer["error"], served.results) == (400, True, ["invalid"])
+    assert (status, "not JSON" in answer["error"], served.counted.results) == (400, True, ["invalid"])
 
 
 async def test_a_body_is_not_waited_for_where_the_token_is_not_believed(served: Served) -> None:
@@ -243,7 +235,7 @@ async def test_whatever_else_is_asked_for_is_counted_too(
     url, headers = f"https://127.0.0.1:{served.port}{path}", {"Authorization": f"Bearer {bearer}"}
     async with served.session.request(method, url, headers=headers) as response:
         assert response.status == status
-    assert served.results == [result]
+    assert served.counted.results == [result]
 
 
 @pytest.mark.parametrize(("bearer", "connection"), [("pod", None), ("unavailable", None), ("stranger", "close")])
@@ -266,7 +258,10 @@ async def test_a_pod_that_pushes_too_often_is_slowed_and_its_neighbour_is_not(se
     assert (await served.push(bearer="other"))[0] == 200
     served.now[0] += 0.1
     assert [(await served.push())[0] for _ in range(2)] == [200, 429]
-    assert {name: served.results.count(name) for name in set(served.results)} == {"accepted": 22, "rate_limited": 3}
+    assert {name: served.counted.results.count(name) for name in set(served.counted.results)} == {
+        "accepted": 22,
+        "rate_limited": 3,
+    }
 
 
 async def test_a_refusal_that_will_pass_says_when_to_try_again(served: Served) -> None:
@@ -299,7 +294,7 @@ async def test_a_body_that_dribbles_in_is_given_up(served: Served, monkeypatch: 
     reader, writer = await connect(served)
     writer.write(HEAD + b"\r\n{")
     assert (await asyncio.wait_for(reader.readline(), 10))[:12] == b"HTTP/1.1 503"
-    assert served.results == ["too_slow"]
+    assert served.counted.results == ["too_slow"]
     writer.close()
 
 
@@ -311,8 +306,8 @@ async def test_a_sidecar_that_goes_away_in_the_middle_disturbs_nobody(
     writer.write(HEAD + b"\r\n{")
     await writer.drain()
     getattr(writer.transport, leave)()
-    await asyncio.wait_for(served.counted.wait(), 10)
-    assert served.results == ["invalid"]
+    await asyncio.wait_for(served.counted.another.wait(), 10)
+    assert served.counted.results == ["invalid"]
     assert await served.push() == (200, {"budget": 3})
     assert caplog.text == ""
 

@@ -8,15 +8,15 @@ import json
 import os
 import ssl
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from counted import Counted
 from halvard.cache import Cache
 from halvard.decide import decide
 from halvard.endpoint import Endpoint
@@ -86,7 +86,7 @@ class Served:
     inbox: Inbox
     port: int
     context: ssl.SSLContext
-    results: Counter[str] = field(default_factory=Counter)
+    counted: Counted
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, case: Case) -> int:
@@ -133,16 +133,14 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         asyncio.get_running_loop().call_soon(inbox.settle, key, lambda _trial, _attempt, step: Verdict(step, budget=3))
 
     inbox = Inbox(cache, decide_at_once)
-    results: Counter[str] = Counter()
+    counted = Counted()
     clock = iter(range(10**9))  # every push comes a second after the one before: nobody is too frequent
-    endpoint = Endpoint(
-        Identity(review, AUDIENCE), inbox, lambda result: results.update([result]), lambda _: None, lambda: next(clock)
-    )
+    endpoint = Endpoint(Identity(review, AUDIENCE), inbox, counted, lambda: next(clock))
     tls = load_or_create(tmp_path, ["127.0.0.1"])
     limits = Limits(new_at_once=10**9)
-    listener = Listener(endpoint.application(), lambda result: results.update([result]), tls.server_context(), limits)
+    listener = Listener(endpoint.application(), counted.pushed, tls.server_context(), limits)
     await listener.start("127.0.0.1", 0)
-    yield Served(inbox, listener.port, ssl.create_default_context(cadata=tls.ca_pem), results)
+    yield Served(inbox, listener.port, ssl.create_default_context(cadata=tls.ca_pem), counted)
     await listener.close()
 
 
@@ -182,8 +180,8 @@ async def test_fuzzed_pushes_are_answered_or_hung_up_on_and_nothing_unbelievable
             check_believable(event)
         if number % 100 == 99:
             assert await served.send(sound(fuzzer)) == 200
-    assert served.results["accepted"] > COUNT // 20
-    assert {"invalid", "unauthorized", "superseded", "too_large"} <= set(served.results)
+    assert served.counted.results.count("accepted") > COUNT // 20
+    assert {"invalid", "unauthorized", "superseded", "too_large"} <= set(served.counted.results)
     assert not [record for record in caplog.records if record.exc_info]
 
 

@@ -238,7 +238,7 @@ async def test_faults_are_counted_by_class_and_reason_and_are_there_from_the_sta
     ("name", "label", "values"),
     [
         ("pushes", "result", get_args(Result)),
-        ("reports_dropped", "reason", ("invalid", "repeated")),
+        ("reports_dropped", "reason", ("invalid", "repeated", "superseded")),
         ("promotions", "mode", ("hot", "cold")),
         ("legs_started", "start", ("fresh", "resumed")),
     ],

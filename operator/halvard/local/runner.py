@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halvard import clock
 from halvard.contract import environment
 from halvard.decide import decide
 from halvard.events import Ended, Event, Fault, Started
@@ -71,21 +71,21 @@ class Runner:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.interrupt)
         try:
-            self._turn(time.time())
+            self._turn(clock.now())
             while not self._idle():
                 await asyncio.sleep(TICK)
-                self._turn(time.time())
+                self._turn(clock.now())
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
             for process in self._processes.values():
                 process.kill()  # there are some only where an error ends the run
-            self._save(time.time())
+            self._save(clock.now())
         return self._progress
 
     def interrupt(self) -> None:
         """Suspends the study: every attempt ends and its leg waits for the next run; the second time, without grace."""
-        now = time.time()
+        now = clock.now()
         grace = 0.0 if self.interrupted else INTERRUPT_GRACE
         if not self.interrupted:
             self.interrupted = True
@@ -207,7 +207,7 @@ class Runner:
     def _view(self) -> View:
         rows = (self._row(key, process) for key, process in self._processes.items())
         running = tuple(row for row in rows if row is not None)
-        return View(self._job.study, study_status(self._progress, time.time()), running, len(self._waiting))
+        return View(self._job.study, study_status(self._progress, clock.now()), running, len(self._waiting))
 
     def _row(self, key: tuple[int, int], process: Process) -> Running | None:
         """None for a process that was told to leave."""
