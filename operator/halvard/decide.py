@@ -168,8 +168,7 @@ class _Turn:
         if not answer.stop:
             self._save(trial)
             return
-        seconds = self._spend(live, event.at)
-        trial = lifecycle.lost(trial, seconds, seconds * live.gpus)
+        trial = self._lose(trial, live, event.at)
         order = self.progress.tuner.withdraw(trial.index)
         self._save(lifecycle.ended(trial, "Stopped", f"stopped: {answer.why}", order=order))
         self.progress.assigned.discard(trial.index)
@@ -179,8 +178,7 @@ class _Turn:
         del self.progress.live[trial.index]
         self.progress.leaving.pop((trial.index, trial.attempt), None)
         self._unblock()
-        seconds = self._spend(live, event.at)
-        trial = lifecycle.lost(trial, seconds, seconds * live.gpus)
+        trial = self._lose(trial, live, event.at)
         if not trial.assigned:
             self._replace(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
         elif live.stopping:
@@ -311,8 +309,7 @@ class _Turn:
         for index in sorted(self.progress.assigned):
             trial = self.progress.trials[index]
             if live := self.progress.live.pop(index, None):
-                seconds = self._spend(live, self.now)
-                trial = lifecycle.lost(trial, seconds, seconds * live.gpus)
+                trial = self._lose(trial, live, self.now)
                 self._stop(trial, outcome.reason)
             order = self.progress.tuner.withdraw(index)
             self._save(lifecycle.ended(trial, "Stopped", f"the study ended: {outcome.message}", order=order))
@@ -381,6 +378,11 @@ class _Turn:
         live.since = at
         self.progress.gpu_seconds_spent += seconds * live.gpus
         return seconds
+
+    def _lose(self, trial: Trial, live: Live, at: float) -> Trial:
+        """The time since its last result came to none."""
+        seconds = self._spend(live, at)
+        return lifecycle.lost(trial, seconds, seconds * live.gpus)
 
     def _unblock(self) -> None:
         """Something ended, so there may be room again: try at once."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from e2e.checked import checked
 from e2e.namespaces import fresh_namespace
 from e2e.release import Release
 from e2e.searches import TRAINER, random_search, run_here
@@ -70,32 +71,32 @@ def test_studies_run_on_while_the_release_is_upgraded_rolled_back_and_installed_
     said = release.install(chart=earlier)
     show("helm install", said + release.kubectl("get", "all"))
     assert (versions(release), "GPU-Hours" in columns(lab)) == (f"halvard-{EARLIER}", False)
-    studies = Studies(lab, namespace, release)
-    studies.apply(random_search(lab, pace=2))
-    studies.wait("pod/search-0001-1", "condition=PodScheduled")
-    before = release.leader()
-    release.upgrade("--set=podAnnotations.upgraded=yes")
-    assert (versions(release), "GPU-Hours" in columns(lab)) == ("halvard-0.1.0", True)
-    assert release.leader() != before
-    studies.wait("pod/search-0003-1", "condition=PodScheduled")
-    release.rollback()
-    assert (versions(release), "GPU-Hours" in columns(lab)) == (f"halvard-{EARLIER}", False)
-    studies.wait("pod/search-0004-1", "condition=PodScheduled")
-    release.uninstall()
-    left = release.kubectl("get", "all,leases,endpointslices,configmaps,serviceaccounts", "--output=name").split()
-    assert set(left) <= {
-        "configmap/kube-root-ca.crt",
-        "serviceaccount/default",
-        f"lease.coordination.k8s.io/{release.name}",
-    }
-    assert studies.get("study", "search")["status"]["state"] == "Running"
-    release.install()
-    here = run_here(random_search(lab), tmp_path)
-    studies.wait_complete()
-    there = studies.every("trials")
-    assert results(there) == results(here)
-    assert [trial["status"]["faults"] for trial in there] == [0] * len(there)
-    show("after an upgrade, a rollback and a reinstallation", studies.kubectl("get", "studies,trials"))
+    with checked(Studies(lab, namespace, release)) as studies:
+        studies.apply(random_search(lab, pace=2))
+        studies.wait("pod/search-0001-1", "condition=PodScheduled")
+        before = release.leader()
+        release.upgrade("--set=podAnnotations.upgraded=yes")
+        assert (versions(release), "GPU-Hours" in columns(lab)) == ("halvard-0.1.0", True)
+        assert release.leader() != before
+        studies.wait("pod/search-0003-1", "condition=PodScheduled")
+        release.rollback()
+        assert (versions(release), "GPU-Hours" in columns(lab)) == (f"halvard-{EARLIER}", False)
+        studies.wait("pod/search-0004-1", "condition=PodScheduled")
+        release.uninstall()
+        left = release.kubectl("get", "all,leases,endpointslices,configmaps,serviceaccounts", "--output=name").split()
+        assert set(left) <= {
+            "configmap/kube-root-ca.crt",
+            "serviceaccount/default",
+            f"lease.coordination.k8s.io/{release.name}",
+        }
+        assert studies.get("study", "search")["status"]["state"] == "Running"
+        release.install()
+        here = run_here(random_search(lab), tmp_path)
+        studies.wait_complete()
+        there = studies.every("trials")
+        assert results(there) == results(here)
+        assert [trial["status"]["faults"] for trial in there] == [0] * len(there)
+        show("after an upgrade, a rollback and a reinstallation", studies.kubectl("get", "studies,trials"))
 
 
 def test_without_keep_the_custom_resources_and_all_studies_go_with_the_release(
@@ -118,12 +119,14 @@ def test_two_releases_serve_a_namespace_each(release: Release, helm: Helm, lab: 
         other = Release(lab, helm, other_home)
         release.install(f"--set=namespaces[0]={namespace}")
         other.install(f"--set=namespaces[0]={other_namespace}", "--set=crds.enabled=false")
-        both = [Studies(lab, namespace, release), Studies(lab, other_namespace, other)]
-        for studies in both:
-            studies.apply(study(template(lab, python(TRAINER)), [0.1, 0.2]))
-        for studies in both:
-            studies.wait_complete()
-            assert studies.metric("halvard_trials", namespace=studies.namespace) == 2
-        for studies, stranger in zip(both, reversed(both), strict=True):
-            assert studies.metric("halvard_trials", namespace=stranger.namespace) == 0
+        with (
+            checked(Studies(lab, namespace, release)) as ours,
+            checked(Studies(lab, other_namespace, other)) as theirs,
+        ):
+            for studies in (ours, theirs):
+                studies.apply(study(template(lab, python(TRAINER)), [0.1, 0.2]))
+            for studies, stranger in ((ours, theirs), (theirs, ours)):
+                studies.wait_complete()
+                assert studies.metric("halvard_trials", namespace=studies.namespace) == 2
+                assert studies.metric("halvard_trials", namespace=stranger.namespace) == 0
         other.uninstall()
