@@ -23,7 +23,8 @@ Manifest = dict[str, Any]
 """One object of the API, as JSON gives it."""
 
 PAGE = 500
-PAGE_TRIES, PAGE_PAUSE = 4, 0.1  # seconds
+PAGE_TRIES = 4
+PAGE_PAUSE = 0.1  # seconds
 FIELD_MANAGER = "halvard"
 JSON_PATCH = "application/json-patch+json"
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
