@@ -15,6 +15,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import yaml
 from kubernetes.aio import client, config
 
 from halvard import __version__
@@ -58,6 +59,10 @@ SERVICES = Resource("", "v1", "services")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews")
+
+
+class NoCluster(Exception):  # noqa: N818  # what is the case
+    """It is not known which cluster to talk to; the text says what was looked for."""
 
 
 class KubeError(Exception):
@@ -140,14 +145,18 @@ class Kube:
     async def connect(cls, kubeconfig: Path | None, observe: Observer = lambda *_: None) -> Self:
         """Connects by the given kubeconfig, else from inside a Pod, else as kubectl would.
 
-        Raises OSError or `kubernetes.aio.config.ConfigException` where none of them can be read.
+        Raises NoCluster where that cannot be read.
         """
         configuration = client.Configuration()
-        if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(configuration)
-        else:
-            path = str(kubeconfig) if kubeconfig else None
-            await config.load_kube_config(config_file=path, client_configuration=configuration)
+        try:
+            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+                config.load_incluster_config(configuration)
+            else:
+                path = str(kubeconfig) if kubeconfig else None
+                await config.load_kube_config(config_file=path, client_configuration=configuration)
+        except (OSError, TypeError, yaml.YAMLError, config.ConfigException) as error:  # TypeError: it is empty
+            where = kubeconfig or config.KUBE_CONFIG_DEFAULT_LOCATION
+            raise NoCluster(f"no cluster to talk to: {where}: {error}; KUBECONFIG names the file that says") from error
         return cls(configuration, observe)
 
     async def close(self) -> None:

@@ -45,8 +45,7 @@ class PodView:
 
     `ended_at` is set once the trainer has ended, or the whole Pod; `drained` once the collector has ended too, and only
     then has `report` the last word. `lost`: the node is out of reach, so the leg may run elsewhere now. `fault` is set
-    where the attempt ended or is lost. `stuck`: it cannot start by itself. `unschedulable`: it waits for a place, which
-    is a queue and no failure. `avoids`: the nodes that it may not run on.
+    where the attempt ended or is lost. `stuck`: it cannot start by itself. `avoids`: the nodes that it may not run on.
     """
 
     name: str
@@ -68,7 +67,6 @@ class PodView:
     lost: bool
     fault: Fault | None
     stuck: Fault | None
-    unschedulable: str
     report: Report | None
 
 
@@ -103,7 +101,6 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         lost=lost,
         fault=fault_of(pod) if ended_at is not None or lost else None,
         stuck=None if trainer.keys() & {"running", "terminated"} or over else _stuck(status),
-        unschedulable=_unschedulable(status),
         report=_last_word(collector, trainer, last if drained else _NOTHING),
     )
 
@@ -149,11 +146,6 @@ def _stuck(status: Mapping[str, Any]) -> Fault | None:
             message = f"container {container.get('name')}: {waiting.get('message') or 'no details'}"
             return Fault(waiting["reason"], message, counted=False)
     return None
-
-
-def _unschedulable(status: Mapping[str, Any]) -> str:
-    scheduled = _condition(status, "PodScheduled")
-    return str(scheduled.get("message") or scheduled.get("reason") or "") if scheduled.get("status") == "False" else ""
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from halvard.cache import Cache
 from halvard.endpoint import Endpoint
 from halvard.identity import Identity
 from halvard.inbox import Inbox
-from halvard.kube import PODS, Kube, KubeError, Unavailable
+from halvard.kube import PODS, Kube, KubeError, NoCluster, Unavailable
 from halvard.lease import Lease, LeaseLost
 from halvard.listener import Limits, Listener
 from halvard.pods import LABEL_STUDY, PodSettings
@@ -100,6 +100,8 @@ def main() -> None:
         asyncio.run(until_signalled(settings))
     except LeaseLost as error:
         raise SystemExit(f"stopping, for somebody else may lead: {error}") from error
+    except NoCluster as error:
+        raise SystemExit(str(error)) from error
     except KubeError as error:
         raise SystemExit(f"stopping, for the API server said no: {error}") from error
     except tls.TlsError as error:

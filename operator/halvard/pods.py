@@ -62,17 +62,22 @@ def template_hash(template: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def gpus(template: Mapping[str, Any]) -> float:
-    """Returns how many GPUs a Pod (or a template) holds: the sum over its containers, limits before requests.
+def is_gpu(resource: str) -> bool:
+    """Returns whether a resource of a container is a GPU.
 
-    A GPU is a resource called `.../gpu` or `.../gpu.<something>` (time-slicing), a MIG slice (`.../mig-...`) or Intel's
-    `gpu.intel.com/{i915,xe}`, each counted as one; devices of a ResourceClaim cannot be seen here.
+    That is one called `.../gpu` or `.../gpu.<something>` (time-slicing), a MIG slice (`.../mig-...`) or Intel's
+    `gpu.intel.com/{i915,xe}`; devices of a ResourceClaim cannot be seen here.
     """
+    return bool(_GPU.fullmatch(resource))
+
+
+def gpus(template: Mapping[str, Any]) -> float:
+    """Returns how many GPUs a Pod (or a template) holds: the sum over its containers, limits before requests."""
     total = 0.0
     for container in (template.get("spec") or {}).get("containers") or ():
         resources = container.get("resources") or {}
         wanted = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-        total += sum(_number(quantity) for name, quantity in wanted.items() if _GPU.fullmatch(name))
+        total += sum(_number(quantity) for name, quantity in wanted.items() if is_gpu(name))
     return total
 
 

@@ -116,14 +116,10 @@ def test_a_crashing_sidecar_does_not_make_a_running_trainer_stuck() -> None:
     assert observe(pod(RUNNING, phase="Running", initContainerStatuses=crashing)).stuck is None
 
 
-def test_a_pod_without_a_place_says_why() -> None:
-    full = condition("PodScheduled", "Unschedulable", "0/2 nodes: Insufficient nvidia.com/gpu", status="False")
-    assert observe(pod(phase="Pending", conditions=[full])).unschedulable == "0/2 nodes: Insufficient nvidia.com/gpu"
-
-
-def test_a_gated_pod_says_so() -> None:
-    gated = condition("PodScheduled", "SchedulingGated", status="False")
-    assert observe(pod(phase="Pending", conditions=[gated])).unschedulable == "SchedulingGated"
+@pytest.mark.parametrize("reason", ["Unschedulable", "SchedulingGated"])
+def test_waiting_for_a_place_is_a_queue_and_no_failure(reason: str) -> None:
+    view = observe(pod(phase="Pending", conditions=[condition("PodScheduled", reason, status="False")]))
+    assert (view.stuck, view.fault, view.ended_at) == (None, None, None)
 
 
 def test_the_last_report_is_in_the_sidecars_termination_message() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from halvard.pods import TRAINER
+from halvard.pods import TRAINER, is_gpu
 
 GPU = "nvidia.com/gpu"
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
@@ -67,11 +67,15 @@ def notices(template: Mapping[str, Any]) -> list[str]:
     unset = [entry["name"] for entry in container.get("env") or () if "valueFrom" in entry]
     others = [c["name"] for kind in ("initContainers", "containers") for c in template["spec"].get(kind) or ()]
     others.remove(TRAINER)
+    wanted = (container.get("resources") or {}).get("limits") or {}
+    not_lent = [name for name in wanted if is_gpu(name) and name != GPU]
     said = []
     if unset:
         said.append(f"env with valueFrom is not set on this machine: {', '.join(unset)}")
     if "envFrom" in container:
         said.append("envFrom is ignored on this machine")
+    if not_lent:
+        said.append(f"only {GPU} is lent out on this machine, not {', '.join(not_lent)}")
     if others:
         said.append(f"only the container {TRAINER} runs on this machine, not {', '.join(others)}")
     return said

@@ -18,7 +18,7 @@ from halvard.study import API_VERSION, Study
 from halvard.study_status import StudyStatus
 from halvard.trial import Trial
 
-MUTABLE = ("parallelism", "limits", "suspend", "template")
+MUTABLE = ("parallelism", "limits", "suspend", "template", "failure_policy")
 
 
 class InUseError(Exception):
@@ -95,10 +95,11 @@ class Store:
 
 def check_unchanged(stored: Study, study: Study, folder: Path) -> None:
     """Raises ChangedError where the stored study is another search than this one."""
-    for name in type(study.spec).model_fields:
+    for name, field in type(study.spec).model_fields.items():
         if name not in MUTABLE and getattr(stored.spec, name) != getattr(study.spec, name):
+            known_as = field.alias or name
             raise ChangedError(
-                f"spec.{name}: {name} cannot be changed once the study has started, and {folder} holds "
+                f"spec.{known_as}: {known_as} cannot be changed once the study has started, and {folder} holds "
                 f"its results. Change it back, give the study another name, or remove the directory to start over"
             )
 

@@ -59,10 +59,13 @@ def test_what_means_nothing_on_this_machine_is_said() -> None:
     env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "token"}}}]
     with_more = template(env=env, envFrom=[{"configMapRef": {"name": "settings"}}])
     with_more["spec"]["initContainers"] = [{"name": "fetch"}]
+    trainer = next(each for each in with_more["spec"]["containers"] if each["name"] == "trainer")
+    trainer["resources"] = {"limits": {"amd.com/gpu": 1, "nvidia.com/gpu": 1, "memory": "1Gi"}}
 
     expected = [
         "env with valueFrom is not set on this machine: TOKEN",
         "envFrom is ignored on this machine",
+        "only nvidia.com/gpu is lent out on this machine, not amd.com/gpu",
         "only the container trainer runs on this machine, not fetch",
     ]
     assert expected == notices(with_more)

@@ -48,8 +48,12 @@ def test_more_gpus_than_there_are_is_refused_but_not_where_there_are_none(
         check_runnable(job, 3)
 
 
-def test_limits_and_parallelism_may_change_between_two_runs(workshop: Any, tmp_path: Path) -> None:
-    before, after = workshop.manifest(), workshop.manifest(parallelism=4, limits={"trials": 99}, suspend=True)
+RULE = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}}
+
+
+def test_what_can_be_edited_on_a_cluster_may_change_between_two_runs(workshop: Any, tmp_path: Path) -> None:
+    before = workshop.manifest()
+    after = workshop.manifest(parallelism=4, limits={"trials": 99}, suspend=True, failurePolicy={"rules": [RULE]})
     check_unchanged(Study.from_manifest(before), Study.from_manifest(after), tmp_path)
 
 
@@ -57,6 +61,7 @@ def test_limits_and_parallelism_may_change_between_two_runs(workshop: Any, tmp_p
     "change",
     [
         {"seed": 1},
+        {"initialPoints": [{"x": 0.25}]},
         {"objective": {"metric": "loss", "goal": "maximize"}},
         {"scheduler": {"asha": {"maxBudget": 27}}},
         {"parameters": [{"name": "x", "float": {"min": 0.0, "max": 2.0}}]},
