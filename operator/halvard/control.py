@@ -5,7 +5,7 @@ With `asha.control` some trials that are not due at a rung are drawn and go on t
 1/eta of those that came there because they were due. Each trial drawn stands for those it was drawn from that, like
 itself, have not come to be due since. So the share of those stopped too soon can be estimated, whatever the values and
 the order in which they came. Where a rung says nothing about the next one, that share is 1/eta. What was weighed:
-docs/decisions/0017.
+docs/decisions/0017. It says nothing of how the few best ones end, which the condition `LateBloomers` looks at.
 """
 
 import math
@@ -23,6 +23,7 @@ from halvard.trial import Trial
 
 CONFIDENCE = 0.9
 BISECTIONS = 40
+OF_THE_BEST = "the very best are too few for this to tell of them"  # of whom one may be lost at each rung
 _Key = tuple[float, int]  # (value where less is better, trial index)
 
 
@@ -122,7 +123,7 @@ def message(found: Sequence[Stop], eta: int) -> str:
     begins = f"{total.stopped} times a trial was stopped early; {total.drawn} of these, drawn at random, trained on"
     known = share(found)
     if known is None:
-        return f"{begins}: nothing is known yet of what early stopping loses"
+        return f"{begins}: nothing is known yet of how often early stopping errs"
     return (
         f"{begins} all the same, and {total.good} {were} good enough at the next rung to go on. So about "
         f"{known.estimate:.0%} were stopped too soon (90 % sure: {known.low:.0%} to {known.high:.0%}; "
@@ -132,11 +133,11 @@ def message(found: Sequence[Stop], eta: int) -> str:
 
 def _verdict(found: Iterable[Stop], known: Share, blindly: float) -> str:
     if known.high <= blindly / 2:
-        return "early stopping loses little"
+        return f"from one rung to the next, early stopping errs seldom; {OF_THE_BEST}"
     if known.low < blindly / 2:
         return "too few were drawn to say more"
     worst = max((stop for stop in found if stop.draws), key=lambda stop: (_of(stop).low, stop.budget))
-    return f"early stopping loses much; set grace above {worst.budget}, or a higher minBudget"
+    return f"early stopping errs often; set grace above {worst.budget}, or a higher minBudget"
 
 
 def _of(stop: Stop) -> Share:
