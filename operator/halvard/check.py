@@ -1,7 +1,7 @@
 """`halvard check`: a Study of two small trials in a cluster, from its first Pod to its end. `helm test` runs it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,14 +29,17 @@ class CheckFailed(Exception):  # noqa: N818  # what is the case, as in halvard.k
     """Studies do not run as they should in this cluster; the text says what was seen."""
 
 
-async def check(kubeconfig: Path | None, namespace: str, image: str, limit: float, say: Say) -> None:
+async def check(
+    kubeconfig: Path | None, namespace: str, image: str, limit: float, say: Say, *, pull_secrets: Sequence[str] = ()
+) -> None:
     """Runs a Study with trials of `image` (the collector's), `limit` seconds at most, and deletes it.
 
-    Raises CheckFailed where it is not complete by then, or not as it should be.
+    `pull_secrets` names the Secrets with which that image is pulled. Raises CheckFailed where the Study is not complete
+    by then, or not as it should be, and NoCluster.
     """
     kube = await Kube.connect(kubeconfig)
     try:
-        created = await kube.create(STUDIES, namespace, study(f"check-{uuid4().hex[:6]}", image))
+        created = await kube.create(STUDIES, namespace, study(f"check-{uuid4().hex[:6]}", image, pull_secrets))
         name = created["metadata"]["name"]
         say(f"study {namespace}/{name} is created")
         try:
@@ -89,7 +92,7 @@ def summary(status: Manifest) -> str:
     return "; ".join([f"{status['state']} ({trials or 'no trials'})", *conditions])
 
 
-def study(name: str, image: str) -> Manifest:
+def study(name: str, image: str, pull_secrets: Sequence[str] = ()) -> Manifest:
     """Returns a Study of two trials that need no GPU and meet the restricted Pod Security Standard."""
     confined: dict[str, Any] = {
         "allowPrivilegeEscalation": False,
@@ -115,7 +118,12 @@ def study(name: str, image: str) -> Manifest:
             "scheduler": {"asha": {"minBudget": 1, "maxBudget": 2, "reductionFactor": 2}},
             "limits": {"trials": 2, "failedTrials": 0},
             "template": {
-                "spec": {"terminationGracePeriodSeconds": 5, "securityContext": user, "containers": [trainer]}
+                "spec": {
+                    "terminationGracePeriodSeconds": 5,
+                    "imagePullSecrets": [{"name": secret} for secret in pull_secrets],
+                    "securityContext": user,
+                    "containers": [trainer],
+                }
             },
         },
     }

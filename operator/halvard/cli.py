@@ -79,6 +79,12 @@ def _duration(text: str, pattern: str, right: str) -> float:
 @main.command()
 @click.option("--namespace", required=True, help="Where to run the study: a namespace that the operator serves.")
 @click.option("--image", required=True, help="The collector's image; the two trials run it too.")
+@click.option(
+    "--pull-secret",
+    "pull_secrets",
+    multiple=True,
+    help="A Secret by which the image is pulled; may be repeated.",
+)
 @click.option("--timeout", default="2m", show_default=True, callback=seconds, help="How long the study may take.")
 @click.option(
     "--kubeconfig",
@@ -86,14 +92,15 @@ def _duration(text: str, pattern: str, right: str) -> float:
     envvar="KUBECONFIG",
     help="Which cluster; in a Pod, its own.",
 )
-def check(namespace: str, image: str, timeout: float, kubeconfig: Path | None) -> None:
+def check(namespace: str, image: str, pull_secrets: tuple[str, ...], timeout: float, kubeconfig: Path | None) -> None:
     """See that studies run in a cluster: two small trials, no GPU."""
     from halvard.check import CheckFailed  # noqa: PLC0415  # kubernetes is slow to import
     from halvard.check import check as run_check  # noqa: PLC0415
+    from halvard.kube import NoCluster  # noqa: PLC0415
 
     try:
-        asyncio.run(run_check(kubeconfig, namespace, image, timeout, click.echo))
-    except CheckFailed as error:
+        asyncio.run(run_check(kubeconfig, namespace, image, timeout, click.echo, pull_secrets=pull_secrets))
+    except (CheckFailed, NoCluster) as error:
         raise click.ClickException(str(error)) from error
 
 

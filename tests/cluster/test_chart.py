@@ -233,6 +233,15 @@ def test_the_operator_has_a_memory_limit_and_only_its_pods_get_a_token() -> None
     assert one(render(), "ServiceAccount")["automountServiceAccountToken"] is False
 
 
+def test_helm_test_pulls_the_images_of_its_study_as_its_own() -> None:
+    def arguments(secrets: list[dict[str, str]]) -> list[str]:
+        [container] = one(render({"imagePullSecrets": secrets}), "Pod", "halvard-check")["spec"]["containers"]
+        return [argument for argument in container["args"] if "secret" in argument]
+
+    assert arguments([]) == []
+    assert arguments([{"name": "a"}, {"name": "b"}]) == ["--pull-secret=a", "--pull-secret=b"]
+
+
 def test_labels_of_ones_own_cannot_hide_the_pods_from_their_deployment() -> None:
     deployment = one(render({"podLabels": {"app.kubernetes.io/name": "mine", "team": "a"}}), "Deployment")["spec"]
     labels = deployment["template"]["metadata"]["labels"]
@@ -312,6 +321,16 @@ def test_the_rules_and_the_dashboard_are_those_of_the_chart() -> None:
     assert one(objects, "PrometheusRule")["spec"] == yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
     dashboard = one(objects, "ConfigMap", "halvard-dashboard")["data"]["halvard.json"]
     assert json.loads(dashboard) == json.loads((CHART / "files" / "dashboard.json").read_text())
+
+
+def test_alerts_link_to_their_sections_of_a_page_that_can_be_linked_to() -> None:
+    page = "https://git.example.com/docs/operate.md"
+    groups = one(render({**ALL_ON, "metrics.prometheusRule.runbookUrl": page}), "PrometheusRule")["spec"]["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for rule in alerts:
+        assert rule["annotations"]["runbook_url"] == f"{page}#{rule['alert'].lower()}"
+        assert "runbook" not in rule["annotations"]
 
 
 def test_the_service_monitor_finds_the_metrics_and_leaves_the_studies_namespace_alone() -> None:

@@ -10,7 +10,7 @@ from cluster.scripted import Scene, eventually
 from halvard.allowed import refusal
 from halvard.check import CheckFailed, check, study
 from halvard.cli import main
-from halvard.kube import Manifest
+from halvard.kube import Kube, Manifest, Refused, Resource
 from halvard.study import Study
 from lab.control_plane import ControlPlane
 
@@ -42,7 +42,7 @@ async def leg(scene: Scene, ending: str, steps: int, loss: float) -> None:
 def test_the_study_needs_no_gpu_and_is_allowed_under_the_restricted_standard(
     control_plane: ControlPlane, namespace: str
 ) -> None:
-    manifest = study("check-1", "collector")
+    manifest = study("check-1", "collector", ["registry"])
     template = Study.from_manifest(manifest).spec.template
     control_plane.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
 
@@ -52,6 +52,20 @@ def test_the_study_needs_no_gpu_and_is_allowed_under_the_restricted_standard(
 
     assert refusal(template) is None
     assert "gpu" not in json.dumps(template)
+
+
+def test_its_pods_pull_with_the_secrets_that_it_is_given(
+    control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Manifest] = []
+
+    async def create(_kube: Kube, _resource: Resource, _namespace: str, manifest: Manifest) -> Manifest:
+        asked.append(manifest)
+        raise Refused("seen")
+
+    monkeypatch.setattr(Kube, "create", create)
+    run(control_plane, namespace, "--pull-secret=a", "--pull-secret=b")
+    assert asked[0]["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
 
 
 async def test_it_sees_both_trials_through_and_leaves_nothing(scene: Scene) -> None:

@@ -32,20 +32,19 @@ def commands(page: str) -> list[str]:
 
 
 def follow(lines: list[str], cluster: Cluster, home: Path) -> str:
-    """Types the lines into a shell, one after the other; all that was seen."""
+    """Types the lines into one shell, until one of them fails; all that was seen."""
     programs = home / "bin"
     programs.mkdir()
     for name in ("helm", "kubectl"):
         (programs / name).symlink_to(binary(name))
     path = f"{programs}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "KUBECONFIG": str(cluster.kubeconfig), "HOME": str(home)}
-    seen = ""
-    for line in lines:
-        shell = ["bash", "-euo", "pipefail", "-c", line]
-        done = subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        seen += f"$ {line}\n{done.stdout}{done.stderr}"
-        assert done.returncode == 0, seen
-    return seen
+    shell = ["bash", "-euxo", "pipefail", "-c", "\n".join(lines)]
+    done = subprocess.run(
+        shell, cwd=ROOT, env=environment, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def test_every_command_of_the_page_on_installing_works(untouched: Cluster, tmp_path: Path) -> None:

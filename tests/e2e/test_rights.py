@@ -16,7 +16,7 @@ EVERYBODY = {
 ANYWHERE = {
     "events.events.k8s.io": "create",
     "pods": "create delete get list watch",
-    "studies.halvard.dev": "get list patch watch",
+    "studies.halvard.dev": "get list watch",
     "studies.halvard.dev/status": "patch",
     "tokenreviews.authentication.k8s.io": "create",
     "trials.halvard.dev": "create get list patch watch",
@@ -40,6 +40,7 @@ FORBIDDEN = [
     ("update", "pods/ephemeralcontainers"),
     ("create", "pods/eviction"),
     ("create", "studies.halvard.dev"),
+    ("patch", "studies.halvard.dev"),
     ("delete", "studies.halvard.dev"),
     ("delete", "trials.halvard.dev"),
     ("list", "nodes"),

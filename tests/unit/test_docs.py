@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from halvard import operator
+from halvard import observe, operator
 from halvard.apply import POD_REFUSED, QUOTA_EXHAUSTED, TEMPLATE_NOT_ALLOWED
 from halvard.cache import Cache
 from halvard.cli import main
@@ -17,12 +17,14 @@ from halvard.contract import environment
 from halvard.endpoint import Result
 from halvard.faults import CONFIGURATION, INFRASTRUCTURE
 from halvard.metrics import Metrics, Phase
+from halvard.progress import TOO_MANY_FAULTS
 from halvard.status import Spent
 from halvard.study import Study, StudySpec
 from halvard.study_status import Condition, TrialCounts
 from halvard.trial import Trial, TrialSpec
 
 ROOT = Path(__file__).parents[2]
+DOCKERFILES = ("operator/Dockerfile", "trainer-image/Dockerfile", "examples/digits/Dockerfile")
 FIELDS = [field.alias for field in StudySpec.model_fields.values()]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("README.md")]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
@@ -62,9 +64,38 @@ def test_halvard_commands_exist() -> None:
 
 
 def test_files_named_in_shell_blocks_exist() -> None:
-    files = {word for block in blocks("sh") for word in re.findall(r"(?:-f|run) (\S+)", block)}
+    files = {word for block in blocks("sh") for word in re.findall(r"(?:-f|run|sed \S+) ([^-\s]\S*)", block)}
     assert files
     assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_an_installation_names_its_registry_and_an_upgrade_forgets_nothing() -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    installs = [line for line in lines if line.startswith("helm install ")]
+    upgrades = [line for line in lines if line.startswith("helm upgrade ")]
+    assert (len(installs), len(upgrades)) == (2, 3)
+    for image, value in (("operator", "image"), ("collector", "collector.image")):
+        assert [line for line in installs if f" --set {value}.repository=$REGISTRY/{image}" not in line] == []
+    assert [line for line in upgrades if "--reset-then-reuse-values" not in line] == []
+    assert [line for line in lines if re.search(r"--set [^'\s]*\[", line)] == []  # a pattern, to some shells
+
+
+def test_the_images_are_built_on_one_base_that_there_is() -> None:
+    files = [(ROOT / name).read_text() for name in DOCKERFILES]
+    assert [re.findall(r"^ARG BASE=(.*)$", file, re.MULTILINE) for file in files] == [["python:3.12-slim"]] * 3
+
+
+def test_the_examples_numpy_is_one_that_halvard_is_tested_with() -> None:
+    [numpy] = re.findall(r"\bnumpy==\S+", (ROOT / "examples/digits/Dockerfile").read_text())
+    assert f"\n{numpy} " in (ROOT / "requirements.lock").read_text()
+
+
+def test_the_library_is_taken_from_where_the_collectors_image_has_it() -> None:
+    [block] = blocks("dockerfile")
+    image = (ROOT / "trainer-image/Dockerfile").read_text()
+    for line in ("/opt/halvard /opt/halvard", "ENV PYTHONPATH=/opt/halvard"):
+        assert line in block
+        assert line in image
 
 
 def test_studies_in_the_documentation_are_valid() -> None:
@@ -97,6 +128,13 @@ def test_every_reason_of_a_condition_is_documented() -> None:
     reasons = {reason for match in found for reason in match if reason}
     assert {"TrialsFinished", "SuspendSet", "Recovered", "QuotaExhausted", "InvalidSpec"} <= reasons
     assert first_column(table("docs/operator.md", "Conditions")) >= reasons
+
+
+def test_every_reason_of_degraded_is_on_the_page_on_troubles_and_no_other() -> None:
+    source = "".join((ROOT / "operator/halvard" / name).read_text() for name in ("apply.py", "reconcile.py"))
+    refusals = set(re.findall(r'^[A-Z_]+ = "([A-Z]\w+)"$', source, re.MULTILINE))
+    reasons = {*refusals, *observe._STUCK, TOO_MANY_FAULTS}
+    assert first_column(table("docs/troubleshooting.md", "Degraded")) == reasons
 
 
 def test_every_metric_is_documented_with_its_type_and_every_documented_one_is_exposed() -> None:

@@ -85,7 +85,10 @@ capabilities:
 {{- end }}
 {{- end }}
 
-{{/* An object that is there while `helm test` runs, and stays where it failed. Takes its place in the order. */}}
+{{/*
+An object that is there while `helm test` runs. Where that fails, the Pod stays, with its log, and since Helm 3.19 nothing
+else does: the others have succeeded. Takes its place in the order.
+*/}}
 {{- define "halvard.testHook" -}}
 helm.sh/hook: test
 helm.sh/hook-weight: {{ . | quote }}
