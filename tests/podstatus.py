@@ -34,6 +34,13 @@ def pod(trainer: dict[str, Any] | None = None, *, deleted: str = "", **status: A
     }
 
 
+def beside(pod: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The Pod with an ordinary container `tensorboard` as well."""
+    pod["spec"]["containers"].append({"name": "tensorboard"})
+    pod["status"].setdefault("containerStatuses", []).append({"name": "tensorboard", "state": state})
+    return pod
+
+
 def exited(code: int, *, at: str = ENDED, **more: Any) -> dict[str, Any]:
     """The state of a container that ran and exited."""
     reason = "Error" if code else "Completed"

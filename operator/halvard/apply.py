@@ -5,9 +5,10 @@ Whatever the server answers goes into the cache at once, so the next turn reads 
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,19 @@ from pydantic import BaseModel
 from halvard import clock
 from halvard.allowed import refusal
 from halvard.cache import Cache, Cached
-from halvard.kube import EVENTS, PODS, STUDIES, TRIALS, Conflict, Kube, KubeError, Manifest, NotFound, Refused
+from halvard.kube import (
+    EVENTS,
+    PODS,
+    STUDIES,
+    TRIALS,
+    Conflict,
+    Kube,
+    KubeError,
+    Manifest,
+    NotFound,
+    Refused,
+    Unavailable,
+)
 from halvard.metrics import Metrics
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.pods import LABEL_STUDY, PodSettings, build, pod_name
@@ -24,13 +37,18 @@ from halvard.progress import Progress
 from halvard.study import Study
 from halvard.trial import Trial
 
+T = TypeVar("T")
+
 AT_ONCE = 16
 QUOTA_EXHAUSTED = "QuotaExhausted"
 POD_REFUSED = "PodRefused"
 TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
+POD_NOT_CREATED = "PodNotCreated"
 POD_NOT_DELETED = "PodNotDeleted"
 NOTE_LENGTH = 1024
-DELETE_AGAIN = 10.0  # seconds
+PATIENCE = 3.0  # seconds for which the server is asked again at once to create or to delete a Pod
+FIRST_PAUSE = 0.1
+DELETE_AGAIN = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +75,8 @@ class Applier:
         """Stores the plan's decisions strictly in order; Pods come and go beside them, each after all that precedes it.
 
         So a crash leaves a prefix of the decisions, and Pods that are still missing are started by the next fold.
-        Returns whether all legs were taken; one that was not is told to `progress`. Raises KubeError: `progress` is no
-        longer true then.
+        Returns whether all legs were taken; one that was not is told to `progress`. Raises KubeError, once all that was
+        begun is done: `progress` is no longer true then.
         """
         try:
             # In a task of its own: one that waits for a TaskGroup counts as cancelled once a part failed (Python 3.11).
@@ -69,19 +87,30 @@ class Applier:
             raise group.exceptions[0] from group
 
     async def _carry_out(self, progress: Progress, plan: Plan) -> bool:
-        started: list[asyncio.Task[bool]] = []
-        async with asyncio.TaskGroup() as effects:
-            for action in in_order_of_need(plan.actions):
-                match action:
-                    case CreateTrial() | SaveSpec() | SaveStatus():
+        errors: list[KubeError] = []
+        effects: list[asyncio.Task[bool]] = []
+        async with asyncio.TaskGroup() as beside:
+            with noted(errors):
+                for action in in_order_of_need(plan.actions):
+                    if isinstance(action, CreateTrial | SaveSpec | SaveStatus):
                         await self._store(progress, action)
-                    case StartLeg():
-                        started.append(effects.create_task(self._start(progress, action)))
-                    case StopLeg():
-                        effects.create_task(self._stop(progress, action))
-                    case Announce():
-                        effects.create_task(self._announce(progress.study, action))
-        return all(leg.result() for leg in started)
+                    else:
+                        effects.append(beside.create_task(self._effect(progress, action, errors)))
+        if errors:
+            raise errors[0]
+        return all(effect.result() for effect in effects)
+
+    async def _effect(self, progress: Progress, action: StartLeg | StopLeg | Announce, errors: list[KubeError]) -> bool:
+        """Returns False for a leg that was not taken."""
+        with noted(errors):
+            match action:
+                case StartLeg():
+                    return await self._start(progress, action)
+                case StopLeg():
+                    await self._stop(progress, action)
+                case Announce():
+                    await self._announce(progress.study, action)
+        return True
 
     async def _store(self, progress: Progress, action: CreateTrial | SaveSpec | SaveStatus) -> None:
         match action:
@@ -147,26 +176,40 @@ class Applier:
         if message := refusal(study.spec.template, self._pods.allow):
             return self._refused(progress, trial, TEMPLATE_NOT_ALLOWED, message)
         manifest = build(study, trial, leg, self._pods, self._previous_node(study, trial))
-        try:
+        name = manifest["metadata"]["name"]
+
+        async def create() -> Manifest:
             async with self._slots:
-                created = await self._kube.create(PODS, study.namespace, manifest)
+                return await self._kube.create(PODS, study.namespace, manifest)
+
+        try:
+            created = await patiently(create, 0.0 if in_vain(progress) else PATIENCE)
         except Conflict:
-            created = await self._kube.get(PODS, study.namespace, manifest["metadata"]["name"])
-            if owner_of(created) != trial.uid:
-                message = f"a Pod {created['metadata']['name']} is there that does not belong to Trial {trial.name}"
-                return self._refused(progress, trial, POD_REFUSED, message)
-            self._cache.pods.seen(created)
-            self._cache.pods.again((study.namespace, created["metadata"]["name"]))
-            return False  # it is there; what it has said so far was not heard, so the next turn comes at once
+            return self._found(progress, trial, await self._kube.get(PODS, study.namespace, name))
         except Refused as error:
             return self._refused(progress, trial, QUOTA_EXHAUSTED if error.quota else POD_REFUSED, str(error))
+        except Unavailable as error:
+            try:
+                return self._found(progress, trial, await self._kube.get(PODS, study.namespace, name))
+            except NotFound:
+                return self._refused(progress, trial, POD_NOT_CREATED, str(error), error.retry_after)
         self._metrics.legs.labels("resumed" if leg.resume else "fresh").inc()
         self._cache.pods.seen(created)
         return True
 
-    def _refused(self, progress: Progress, trial: Trial, reason: str, message: str) -> bool:
+    def _found(self, progress: Progress, trial: Trial, pod: Manifest) -> bool:
+        """A Pod of that name is there: what it has said so far was not heard, so the next turn comes at once."""
+        name = pod["metadata"]["name"]
+        if owner_of(pod) != trial.uid:
+            message = f"a Pod {name} is there that does not belong to Trial {trial.name}"
+            return self._refused(progress, trial, POD_REFUSED, message)
+        self._cache.pods.seen(pod)
+        self._cache.pods.again((progress.study.namespace, name))
+        return False
+
+    def _refused(self, progress: Progress, trial: Trial, reason: str, message: str, wait: float = 0.0) -> bool:
         self._metrics.pod_create_errors.labels(reason).inc()
-        progress.refused(trial.index, reason, message, clock.now())
+        progress.refused(trial.index, reason, message, clock.now() + wait)
         return False
 
     def _previous_node(self, study: Study, trial: Trial) -> str:
@@ -193,13 +236,19 @@ class Applier:
         kept.pop(leg, None)
 
     async def _delete(self, namespace: str, name: str, uid: str) -> None:
-        """Raises NotFound where it is gone, Conflict where it is not, but was written at the same moment."""
+        """Raises NotFound where it is gone, Conflict where it is not, but was written at the same moment.
+
+        Raises Refused also where nothing but this one request finds no answer.
+        """
         try:
-            await self._kube.delete(PODS, namespace, name, uid)
-        except Conflict:
-            found = await self._kube.get(PODS, namespace, name)
-            if found["metadata"]["uid"] == uid:
-                raise
+            await patiently(lambda: self._kube.delete(PODS, namespace, name, uid), PATIENCE)
+        except (Conflict, Unavailable) as error:
+            found = (await self._kube.get(PODS, namespace, name))["metadata"]
+            if found["uid"] != uid or "deletionTimestamp" in found:
+                return
+            if isinstance(error, Unavailable):
+                raise Refused(str(error), error.code) from error
+            raise
 
     # --- words ----------------------------------------------------------------------------------------------------
 
@@ -209,6 +258,34 @@ class Applier:
             await self._kube.create(EVENTS, study.namespace, event)
         except KubeError as error:  # an Event is a courtesy: nothing waits for it
             log.warning("%s/%s: no Event was made of %r: %s", study.namespace, study.name, action.message, error)
+
+
+@contextmanager
+def noted(errors: list[KubeError]) -> Iterator[None]:
+    """What fails keeps nothing of the plan from being done that was begun beside it."""
+    try:
+        yield
+    except KubeError as error:
+        errors.append(error)
+
+
+def in_vain(progress: Progress) -> bool:
+    """Whether the server could not answer the last time when a Pod was to be created, however often it was asked."""
+    return progress.block is not None and progress.block.reason == POD_NOT_CREATED
+
+
+async def patiently(request: Callable[[], Awaitable[T]], patience: float) -> T:
+    """Returns the answer to a request, made again for so many seconds where the server cannot answer now."""
+    pause, until = FIRST_PAUSE, clock.now() + patience
+    while True:
+        try:
+            return await request()
+        except Unavailable as error:
+            pause = max(pause, error.retry_after)
+            if clock.now() + pause > until:
+                raise
+        await asyncio.sleep(pause)
+        pause *= 2
 
 
 def in_order_of_need(actions: Iterable[Action]) -> list[Action]:

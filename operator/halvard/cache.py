@@ -4,7 +4,7 @@ It never goes back to an older version of an object, and remembers for every stu
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from halvard.invalid import InvalidStudy
 from halvard.kube import Manifest, Page
 from halvard.observe import PodView, observe
-from halvard.pods import LABEL_STUDY
+from halvard.pods import LABEL_STUDY, whose
 from halvard.queue import Key
 from halvard.study import Study
 from halvard.study_status import StudyStatus
@@ -74,11 +74,19 @@ class BrokenStudy:
     status: StudyStatus
 
 
+async def nobody(_: object) -> None:
+    """Nobody finds what a list does not have: it has everything."""
+
+
 class Store(Generic[T]):
-    """The objects of one kind, found by name, by study and by uid."""
+    """The objects of one kind, found by name, by study and by uid.
+
+    `ask` is given one that lists and watches do not have any more, and returns it where it is there all the same.
+    """
 
     def __init__(self, study_of: Callable[[Manifest], str], parse: Callable[[Manifest], T]) -> None:
         """`study_of` names an object's study, `parse` turns its manifest into a value (ValueError: it is a misfit)."""
+        self.ask: Callable[[Cached[T]], Awaitable[Manifest | None]] = nobody
         self._study_of = study_of
         self._parse = parse
         self._items: dict[Key, Cached[T]] = {}
@@ -168,25 +176,40 @@ class Store(Generic[T]):
         self._remove(item)
         return item.study_key
 
-    async def replace(self, pages: AsyncIterator[Page], known: Iterable[Cached[T]], of: Key | None = None) -> set[Key]:
-        """Takes over a list; what is `known`, not in it and not newer than it, is gone.
+    async def replace(
+        self,
+        pages: AsyncIterator[Page],
+        known: Iterable[Cached[T]],
+        of: Key | None = None,
+        *,
+        news: Callable[[Key], object] = lambda _: None,
+    ) -> None:
+        """Takes over a list; what is `known`, not in it and not newer than it, is gone, unless `ask` finds it.
 
-        So is every misfit `of` this study that is not in it. Returns the studies that it is news for.
+        So is every misfit `of` this study that is not in it. `news` hears of each study that it is news for: at once,
+        as the list may break off, and nobody hears twice of what came before that.
         """
-        news: set[Key] = set()
         listed: set[str] = set()
         version = 0
         async for page in pages:
-            news.update(study for manifest in page.items if (study := self.seen(manifest)))
+            for study in {study for manifest in page.items if (study := self.seen(manifest))}:
+                news(study)
             listed.update(manifest["metadata"]["uid"] for manifest in page.items)
             version = page.version
-        for item in known:
-            if item.uid not in listed and item.version <= version and item.uid in self._by_uid:
+        for before in known:
+            item = self._by_uid.get(before.uid)
+            if item is None or item.uid in listed or item.version > version:
+                continue
+            there = await self.ask(item)
+            if there is not None:
+                if study := self.seen(there):
+                    news(study)
+            elif self._by_uid.get(item.uid) is item and item.study == before.study:
+                # else its label was changed since, and the list was of the old one's
                 self._remove(item)
-                news.add(item.study_key)
+                news(item.study_key)
         if of is not None:
             self._misfits = {key: each for key, each in self._misfits.items() if each.study != of or each.uid in listed}
-        return news
 
     def everything(self) -> list[Cached[T]]:
         """Returns every object."""
@@ -218,7 +241,7 @@ class Cache:
         """Knows nothing yet."""
         self.studies = Store(_own_name, parse_study)
         self.trials = Store(_study_label, parse_trial)
-        self.pods: Store[PodView] = Store(_study_label, observe)
+        self.pods: Store[PodView] = Store(_study_of_pod, observe)
 
     def forget_changes(self, study: Key) -> None:
         """Drops the changes that nobody will ask for any more."""
@@ -263,6 +286,10 @@ def parse_trial(manifest: Manifest) -> Trial:
 
 def _own_name(manifest: Manifest) -> str:
     return str(manifest["metadata"]["name"])
+
+
+def _study_of_pod(manifest: Manifest) -> str:
+    return whose(manifest["metadata"]["name"])[0]
 
 
 def _study_label(manifest: Manifest) -> str:

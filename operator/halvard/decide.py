@@ -4,19 +4,18 @@ Events are handled one by one, each followed by the decisions it makes possible,
 of events and never on how they were batched.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from halvard import lifecycle, starting
 from halvard.ending import deadline, ending, exhausted, gpu_deadline
-from halvard.events import Avoids, Ended, Event, Fault, Outdated, Placed, Reported, Started, Stuck
-from halvard.faults import VANISHED
+from halvard.events import Avoids, Ended, Event, Fault, LeftBehind, Outdated, Placed, Reported, Started, Stuck
+from halvard.faults import METRICS_UNAVAILABLE, VANISHED
 from halvard.judging import Judgement, back_off, judge, recall, retried
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StopLeg
 from halvard.progress import TEMPLATE_CHANGED, Live, Outcome, Progress
-from halvard.samplers.fallback import tells_of_a_failure
 from halvard.template import termination_grace
-from halvard.trial import RungResult, Trial
+from halvard.trial import Trial
 from halvard.tuner import Leg
 
 STATE_DELAY = 5.0  # seconds: a leg that is over sooner never has its Running written
@@ -26,7 +25,7 @@ FREE_TO_GO = "it may run on more nodes by now"  # which its Pod, made before, do
 
 def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
     """Advance `progress` by one turn and return what is to be done. `now`: seconds since the epoch."""
-    turn = _Turn(progress, now)
+    turn = _Turn(progress, now, {(e.trial, e.attempt): e.at for e in events if isinstance(e, Ended)})
     fresh = progress.fresh
     if fresh:
         recall(progress, events, now)
@@ -39,16 +38,18 @@ def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
     for event in events:
         turn.handle(event)
     turn.settle()
-    return Plan(tuple(turn.actions), turn.wake_at(), turn.repeated, tuple(turn.faults))
+    return Plan(tuple(turn.actions), turn.wake_at(), turn.repeated, tuple(turn.faults), tuple(turn.results))
 
 
 @dataclass(slots=True)
 class _Turn:
     progress: Progress
     now: float
+    ended: Mapping[tuple[int, int], float]  # when attempts ended of which this turn is told
     actions: list[Action] = field(default_factory=list)
     repeated: int = 0
     faults: list[Fault] = field(default_factory=list)
+    results: list[Reported] = field(default_factory=list)
     begun: set[int] = field(default_factory=set)  # by now only in this plan: what is told is of a Pod that vanished
 
     def begin(self) -> None:
@@ -86,8 +87,7 @@ class _Turn:
             return False
         match event:
             case Placed():
-                live.placed = True
-                self._learn_node(live, event.node)
+                self.progress.placed(live, (trial.index, trial.attempt), event.node)
             case Avoids():
                 live.avoids = event.nodes
             case Started():
@@ -98,6 +98,8 @@ class _Turn:
                 live.stuck = event.fault
             case Outdated():
                 live.stopping = live.stopping or TEMPLATE_CHANGED
+            case LeftBehind():
+                self._left_behind(trial)
             case Ended():
                 self._ended(trial, live, event)
         return True
@@ -114,17 +116,15 @@ class _Turn:
             self.progress.leaving.setdefault((event.trial, event.attempt), None)
 
     def _started(self, trial: Trial, live: Live, event: Started) -> None:
-        last = trial.status.rungs[-1].at.timestamp() if trial.status.rungs else 0.0
-        live.since = max(event.at, last) if live.since is None else live.since
-        live.placed, live.gpus, live.stuck = True, event.gpus, None
-        self._learn_node(live, event.node)
+        last = trial.status.rungs[-1] if trial.status.rungs else None
+        by_kubelet = bool(event.node)  # which knows: a sidecar that was started again counts anew
+        if live.since is None or (by_kubelet and not (last and last.attempt == trial.attempt)):
+            live.since = max(event.at, last.at.timestamp() if last else 0.0)
+        live.gpus, live.stuck = event.gpus, None
+        self.progress.placed(live, (trial.index, trial.attempt), event.node)
         if trial.status.state == "Pending":
             self._replace(lifecycle.started(trial))
             self.progress.unsaved.note(trial.index, self.now + STATE_DELAY)
-
-    def _learn_node(self, live: Live, node: str) -> None:
-        live.node = node or live.node
-        self.progress.nodes.seen(node)
 
     def _reported(self, trial: Trial, live: Live, event: Reported) -> None:
         spec = self.progress.study.spec
@@ -136,7 +136,7 @@ class _Turn:
             trial = lifecycle.noted(trial, why)
             self._announce("CheckpointNotUsed", f"{trial.name}: {why}", warning=True)
         live.step = event.report.step
-        self.progress.heard(live.node)
+        self.progress.heard(live, (trial.index, trial.attempt))
         if self.progress.resumable and lifecycle.saved_more(trial, event.report):
             trial = lifecycle.progressed(trial)
         known = len(trial.status.curve)
@@ -156,6 +156,7 @@ class _Turn:
         self._replace(lifecycle.completed_rung(trial, value, seconds, seconds * live.gpus, event.at, order=order))
         self.progress.assigned.discard(trial.index)
         self.progress.awaiting.add(trial.index)
+        self.results.append(event)
         if self.progress.hits_target(lifecycle.finite(value)):
             self.progress.target_reached = trial.name
 
@@ -174,16 +175,22 @@ class _Turn:
         self.progress.assigned.discard(trial.index)
         self._leave(trial)
 
+    def _left_behind(self, trial: Trial) -> None:
+        """Its Pod is to go; its collector still has the last word, and then it is judged by how its trainer ended."""
+        if (trial.index, trial.attempt) not in self.progress.leaving:
+            self._stop(trial, "its trainer has ended")
+
     def _ended(self, trial: Trial, live: Live, event: Ended) -> None:
         del self.progress.live[trial.index]
-        self.progress.leaving.pop((trial.index, trial.attempt), None)
+        if self.progress.leaving.pop((trial.index, trial.attempt), None):  # left behind, where it is not `stopping`
+            event = replace(event, fault=event.own or event.fault)
         self._unblock()
         trial = self._lose(trial, live, event.at)
         if not trial.assigned:
             self._replace(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
         elif live.stopping:
             self._save(lifecycle.requeued(trial, live.stopping, fault=False))
-        elif trial.status.rungs and _did_nothing_after(trial.status.rungs[-1], trial.attempt, live.step):
+        elif event.fault.reason == METRICS_UNAVAILABLE and lifecycle.did_nothing_more(trial):
             # It left before it could learn that it was promoted. The next attempt may not, or it would go on for ever.
             self._save(lifecycle.requeued(trial, "it ended before the verdict", fault=False))
         else:
@@ -271,10 +278,9 @@ class _Turn:
 
     def _watch_sampler(self, leg: Leg) -> None:
         """Tell once that the sampler fails; every trial's decision says so too."""
-        failed = tells_of_a_failure(leg.decision)
-        if failed and not self.progress.sampler_failed:
+        if leg.sampler_failed and not self.progress.sampler_failed:
             self._announce("SamplerFailed", f"trial {leg.index}: {leg.decision}", warning=True)
-        self.progress.sampler_failed = failed
+        self.progress.sampler_failed = leg.sampler_failed
 
     def _await_pod(self, trial: Trial) -> None:
         self._replace(lifecycle.waiting(trial))
@@ -309,7 +315,7 @@ class _Turn:
         for index in sorted(self.progress.assigned):
             trial = self.progress.trials[index]
             if live := self.progress.live.pop(index, None):
-                trial = self._lose(trial, live, self.now)
+                trial = self._lose(trial, live, self.ended.get((index, trial.attempt), self.now))
                 self._stop(trial, outcome.reason)
             order = self.progress.tuner.withdraw(index)
             self._save(lifecycle.ended(trial, "Stopped", f"the study ended: {outcome.message}", order=order))
@@ -400,8 +406,3 @@ class _Turn:
 
     def _announce(self, reason: str, message: str, *, warning: bool = False) -> None:
         self.actions.append(Announce("Warning" if warning else "Normal", reason, message))
-
-
-def _did_nothing_after(result: RungResult, attempt: int, step: int) -> bool:
-    """Whether this attempt made the result itself, and `step`, its last report, is not beyond it."""
-    return result.attempt == attempt and step <= result.step

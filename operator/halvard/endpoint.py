@@ -33,11 +33,13 @@ Result = Literal[
 class Answer:
     """Train until `budget`, or `stop` for the reason given; neither: the decision is pending.
 
+    `stored`: the step of the Pod's last checkpoint that is stored to be gone on from, 0 where there is none yet.
     `superseded`: the reports were not believed, the Pod's attempt is no longer the current one.
     """
 
     budget: int | None = None
     stop: str | None = None
+    stored: int = 0
     superseded: bool = False
 
 
@@ -124,7 +126,8 @@ class Endpoint:
         if decided.stop is not None:
             return web.json_response({"stop": decided.stop})
         if decided.budget is not None:
-            return web.json_response({"budget": decided.budget})
+            stored = {"stored": decided.stored} if decided.stored else {}
+            return web.json_response({"budget": decided.budget, **stored})
         return web.json_response({}, status=202)
 
     async def _answer(self, request: web.Request) -> Answer:

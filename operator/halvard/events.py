@@ -76,10 +76,19 @@ class Outdated:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """The trainer of this attempt has ended, and others of its containers go on: by itself its Pod may never end."""
+
+    trial: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Nothing of this attempt is believed to run any more, and every report it made was told before.
 
-    `fault` says what to make of it if the leg's result is missing.
+    `fault` says what to make of it if the leg's result is missing; `own` does where its Pod was deleted only because it
+    was left behind.
     """
 
     trial: int
@@ -87,6 +96,7 @@ class Ended:
     at: float
     fault: Fault
     node: str = ""
+    own: Fault | None = None
 
 
-Event = Placed | Avoids | Started | Reported | Stuck | Outdated | Ended
+Event = Placed | Avoids | Started | Reported | Stuck | Outdated | LeftBehind | Ended

@@ -72,8 +72,11 @@ _NODE_REASONS = {
     "NodeAffinity": NODE_REJECTED,
     "UnexpectedAdmissionError": NODE_REJECTED,
 }
+_BY_KUBELET = "TerminationByKubelet"
+_MADE_UP = {("ContainerStatusUnknown", 137), ("Unknown", 255)}  # by the kubelet; by containerd after a reboot
 _OVER_LIMIT = re.compile(r"exceed(s|ed) (the|its) [\w ]*limit")  # the kubelet's three ways to say it
 _SIGNALS = {number.value: number.name for number in signal.Signals}
+_AS_ASKED = {0, 128 + signal.SIGTERM, 128 + signal.SIGKILL}  # how a program ends that is asked to go
 _LAST_WORDS = 400
 
 
@@ -99,6 +102,18 @@ def fault_of(pod: Mapping[str, Any]) -> Fault:
     return next(fault for check in CHECKS if (fault := check(ending)))
 
 
+def own_fault_of(pod: Mapping[str, Any]) -> Fault:
+    """Returns the same of a Pod that was only deleted because its trainer had ended: that is no reason, then."""
+    metadata = {name: value for name, value in pod["metadata"].items() if name != "deletionTimestamp"}
+    return fault_of({**pod, "metadata": metadata})
+
+
+def vanished(pod: Mapping[str, Any]) -> Fault:
+    """Returns why an attempt is lost whose Pod is gone without a word of its end: who disrupted it, if anybody did."""
+    disruption = _disruption(pod.get("status") or {})
+    return _disrupted_by(disruption) if disruption else VANISHED
+
+
 def over_its_storage_limit(end: Ending) -> Fault | None:
     """Evicted for using more disk than the Pod allowed itself (the kubelet deliberately sets no DisruptionTarget)."""
     if end.reason == "Evicted" and _OVER_LIMIT.search(end.message):
@@ -110,8 +125,7 @@ def disrupted(end: Ending) -> Fault | None:
     """Preempted, drained, on a lost or tainted node, or taken back by Kueue: whatever the exit code was."""
     if not end.disruption or end.by_itself:
         return None
-    words = ": ".join(filter(None, (end.disruption.get("reason"), end.disruption.get("message"))))
-    return Fault(DISRUPTED, _sentence(words) or "the Pod was disrupted", counted=False)
+    return _disrupted_by(end.disruption)
 
 
 def ended_by_its_node(end: Ending) -> Fault | None:
@@ -123,10 +137,12 @@ def ended_by_its_node(end: Ending) -> Fault | None:
 
 
 def status_unknown(end: Ending) -> Fault | None:
-    """The kubelet lost sight of the container and made up exit code 137."""
-    if end.trainer.get("reason") != "ContainerStatusUnknown":
+    """The node lost sight of the container and made up an exit code, as for all that a reboot ended."""
+    terminated = end.trainer if end.started else _terminated(end.failed_init)
+    if (terminated.get("reason"), terminated.get("exitCode")) not in _MADE_UP:
         return None
-    return Fault(STATUS_UNKNOWN, "the node lost track of the container", counted=False)
+    which = "the container" if end.started else f"init container {end.failed_init['name']}"
+    return Fault(STATUS_UNKNOWN, f"the node lost track of {which}", counted=False)
 
 
 def deleted(end: Ending) -> Fault | None:
@@ -137,18 +153,21 @@ def deleted(end: Ending) -> Fault | None:
 
 
 def over_its_deadline(end: Ending) -> Fault | None:
-    """Ran longer than the template's activeDeadlineSeconds."""
+    """Took longer than the template's activeDeadlineSeconds, which begin before images are pulled."""
     if end.reason != "DeadlineExceeded":
         return None
-    return Fault(DEADLINE_EXCEEDED, _sentence(end.message) or "activeDeadlineSeconds is over", counted=True)
+    message = _sentence(end.message) or "activeDeadlineSeconds is over"
+    if not end.started:
+        return Fault(NEVER_STARTED, f"{end.reason}: {message}", counted=False)
+    return Fault(DEADLINE_EXCEEDED, message, counted=True)
 
 
 def init_failed(end: Ending) -> Fault | None:
     """One of the user's init containers failed, so the trainer was never started."""
     if end.started or not end.failed_init:
         return None
-    name, terminated = end.failed_init["name"], end.failed_init["state"]["terminated"]
-    return Fault(INIT_FAILED, f"init container {name} {_exit(terminated)}", counted=True)
+    how = _exit(_terminated(end.failed_init))
+    return Fault(INIT_FAILED, f"init container {end.failed_init['name']} {how}", counted=True)
 
 
 def never_started(end: Ending) -> Fault | None:
@@ -204,7 +223,7 @@ CHECKS: Sequence[Callable[[Ending], Fault | None]] = (
     over_its_storage_limit,  # before `ended_by_its_node`: it too is reason Evicted
     disrupted,
     ended_by_its_node,
-    status_unknown,  # exit code 137 means nothing from here on up
+    status_unknown,  # exit codes mean nothing from here on up
     deleted,
     over_its_deadline,
     init_failed,
@@ -246,13 +265,21 @@ def _disruption(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((c for c in conditions if c.get("type") in _DISRUPTIONS and c.get("status") == "True"), {})
 
 
+def _disrupted_by(disruption: Mapping[str, Any]) -> Fault:
+    words = ": ".join(filter(None, (disruption.get("reason"), disruption.get("message"))))
+    return Fault(DISRUPTED, _sentence(words) or "the Pod was disrupted", counted=False)
+
+
+def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (container.get("state") or {}).get("terminated") or {}
+
+
 def _failed_init(pod: Mapping[str, Any], status: Mapping[str, Any]) -> Mapping[str, Any]:
     init = (pod.get("spec") or {}).get("initContainers") or ()
     sidecars = {container.get("name") for container in init if container.get("restartPolicy") == "Always"}
     statuses: Sequence[Mapping[str, Any]] = status.get("initContainerStatuses") or ()
     for container in statuses:
-        terminated = (container.get("state") or {}).get("terminated") or {}
-        if terminated.get("exitCode") and container.get("name") not in sidecars:
+        if _terminated(container).get("exitCode") and container.get("name") not in sidecars:
             return container
     return {}
 
@@ -266,8 +293,12 @@ def _by_itself(metadata: Mapping[str, Any], trainer: Mapping[str, Any], disrupti
     """Whether the trainer ended in a second before the Pod was first disrupted or asked to go.
 
     A Pod that failed by itself is often still there, its sidecar draining, when a drain or a deletion comes along.
+    But it is the node's clock against the API server's. So they are not asked about a trainer that ended as one that is
+    asked to go does: at worst its leg runs again, and ends so again. The kubelet's own disruption has the time at which
+    the last container had ended.
     """
-    if not trainer.get("finishedAt"):
+    as_asked = trainer.get("exitCode") in _AS_ASKED and trainer.get("reason") != "OOMKilled"
+    if not trainer.get("finishedAt") or as_asked or disruption.get("reason") == _BY_KUBELET:
         return False
     finished, disturbances = datetime.fromisoformat(trainer["finishedAt"]), []
     if disruption.get("lastTransitionTime"):

@@ -5,17 +5,24 @@ Its handlers are never retried, and it tells nobody of objects that vanished whi
 retries, and a re-list every few minutes (`halvard.operator`) finds those.
 """
 
+import asyncio
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
 from typing_extensions import override
 
-from halvard.cache import Cache, Store
-from halvard.kube import PODS, STUDIES, TRIALS, Kube, Resource
+from halvard.cache import Cache, Cached, Store
+from halvard.kube import PODS, STUDIES, TRIALS, Kube, Manifest, NotFound, Refused, Resource, Unavailable
+from halvard.observe import PodView
 from halvard.pods import LABEL_STUDY
 from halvard.queue import Key
+
+RETRY_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 def watched(cache: Cache) -> dict[Resource, Store[Any]]:
@@ -30,6 +37,7 @@ async def watch(
 
     `changed` hears which study there is news for, `heard` which resource was heard of.
     """
+    cache.pods.ask = functools.partial(still_there, kube)
     registry = kopf.OperatorRegistry()
     kopf.on.login(id="login", registry=registry)(functools.partial(log_in, kube))
     for resource, store in watched(cache).items():
@@ -50,11 +58,39 @@ async def watch(
 async def on_event(
     store: Store[Any], changed: Callable[[Key], None], heard: Callable[[], None], event: Any, **_: object
 ) -> None:
-    """Takes one event of a watch over; its type is None where the object was there before the watch."""
+    """Takes one event of a watch over; its type is None where the object was there before the watch.
+
+    A watch with a selector says DELETED also of what is not selected any more.
+    """
     heard()
-    study = store.gone(event["object"]) if event["type"] == "DELETED" else store.seen(event["object"])
+    manifest, deleted = event["object"], event["type"] == "DELETED"
+    if deleted and (there := await find(store, manifest["metadata"]["uid"])):
+        manifest, deleted = there, False
+    study = store.gone(manifest) if deleted else store.seen(manifest)
     if study is not None:
         changed(study)
+
+
+async def find(store: Store[Any], uid: str) -> Manifest | None:
+    """Asks for what a watch says is gone until somebody knows: a handler is not called again."""
+    while item := store.by_uid(uid):
+        try:
+            return await store.ask(item)
+        except Unavailable as error:
+            log.warning("%s; again in a moment", error)
+            await asyncio.sleep(max(RETRY_SECONDS, error.retry_after))
+    return None
+
+
+async def still_there(kube: Kube, pod: Cached[PodView]) -> Manifest | None:
+    """Returns a Pod that may run on, having lost the label that lists and the watch ask for; raises Unavailable."""
+    if pod.value.drained:
+        return None
+    try:
+        found = await kube.get(PODS, pod.namespace, pod.name)
+    except (NotFound, Refused):
+        return None
+    return found if found["metadata"]["uid"] == pod.uid else None
 
 
 async def log_in(kube: Kube, **_: object) -> kopf.ConnectionInfo:

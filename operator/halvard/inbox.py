@@ -17,8 +17,14 @@ from halvard.trial import Trial
 from halvard_trainer.reports import Report
 
 PATIENCE = 10.0  # seconds a push is held open
-MOST_WAITING = 10_000  # events of one study; while the API server is away they are not taken out
+MOST_WAITING = 10_000  # events of one study; while the API server is away they are given back by every turn
 SUPERSEDED = "another attempt took over"
+
+Told = dict[tuple[str, int], Started | Reported]
+"""What Pods say, in the order of its arrival: by the Pod's uid and the report's step (0: its start).
+
+Each once, however often a sidecar asks what became of it: of a step only the first report counts.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +41,7 @@ class Waiting:
 class Box:
     """What has arrived for one study."""
 
-    events: list[Started | Reported] = field(default_factory=list)
+    told: Told = field(default_factory=dict)
     waiting: list[Waiting] = field(default_factory=list)
 
 
@@ -58,16 +64,18 @@ class Inbox:
         if trial.finished or attempt != trial.attempt:
             return Answer(stop=trial.status.message or SUPERSEDED, superseded=True)
         now = clock.now()
-        box = self._boxes.setdefault(key, Box())
-        if len(box.events) + len(reports) >= MOST_WAITING:
-            raise Unavailable(f"{len(box.events)} reports of {'/'.join(key)} wait to be stored")
         # The kubelet may tell of the start only after a short leg is over. No attempt is older than its Pod.
-        box.events.append(Started(trial.index, attempt, max(now - elapsed, view.created_at), view.gpus))
-        box.events.extend(Reported(trial.index, attempt, now, report, view.uid) for report in reports)
+        told: Told = {(view.uid, 0): Started(trial.index, attempt, max(now - elapsed, view.created_at), view.gpus)}
+        for report in reports:
+            told.setdefault((view.uid, report.step), Reported(trial.index, attempt, now, report, view.uid))
+        box = self._boxes.setdefault(key, Box())
+        if len(box.told) + len(told.keys() - box.told.keys()) > MOST_WAITING:
+            raise Unavailable(f"{len(box.told)} reports of {'/'.join(key)} wait to be stored")
+        add(box.told, told)
         self._wake(key)
         last = max((report.step for report in reports), default=0)
         if last < trial.spec.budget and not any(decides_on(study, report) for report in reports):
-            return Answer(budget=trial.spec.budget)
+            return Answer(budget=trial.spec.budget, stored=self._stored(view))
         waiting = Waiting(trial.index, attempt, last, asyncio.get_running_loop().create_future())
         box.waiting.append(waiting)
         try:
@@ -77,15 +85,30 @@ class Inbox:
             return Answer()
         finally:
             box.waiting.remove(waiting)
-        return Answer(budget=verdict.budget, stop=verdict.stop)
+        return Answer(budget=verdict.budget, stop=verdict.stop, stored=self._stored(view))
 
-    def take(self, study: Key) -> list[Started | Reported]:
-        """Returns what the pushes since the last call say, in order."""
+    def take(self, study: Key) -> Told:
+        """Returns what the pushes since the last call say."""
         box = self._boxes.get(study)
         if box is None:
-            return []
-        events, box.events = box.events, []
-        return events
+            return {}
+        told, box.told = box.told, {}
+        return told
+
+    def give_back(self, study: Key, told: Told) -> None:
+        """Keeps what was taken and could not be stored for the next turn, before all that has arrived since."""
+        box = self._boxes.setdefault(study, Box())
+        add(told, box.told)
+        box.told = told
+
+    def sift(self, study: Study) -> None:
+        """Drops what Pods have said that are not there any more, or are another study's.
+
+        Their numbers may be given to Pods that are yet to be made.
+        """
+        box = self._boxes.get((study.namespace, study.name))
+        if box is not None:
+            box.told = {mark: event for mark, event in box.told.items() if self._is_of(mark[0], study)}
 
     def settle(self, study: Key, verdict: Callable[[int, int, int], Verdict | None]) -> None:
         """Answers the pushes that have a verdict by now (of trial, attempt, step); it has to be stored already."""
@@ -100,6 +123,17 @@ class Inbox:
         self.settle(study, lambda _trial, _attempt, step: Verdict(step, stop=reason))
         self._boxes.pop(study, None)
 
+    def _is_of(self, uid: str, study: Study) -> bool:
+        item = self._cache.pods.by_uid(uid)
+        trial = self._cache.trials.get((item.namespace, item.value.trial)) if item else None
+        return item is not None and trial is not None and (item.owner, trial.owner) == (trial.uid, study.uid)
+
+    def _stored(self, view: PodView) -> int:
+        """The step of the checkpoint that a Pod's trial is stored to go on from; 0 where the Pod has not written it."""
+        trial = self._cache.trials.get((view.namespace, view.trial))
+        checkpoint = trial.value.status.checkpoint if trial else None
+        return checkpoint.step if checkpoint and checkpoint.pod == view.uid else 0
+
     def _whose(self, pod: PodIdentity) -> tuple[Study, PodView, Trial]:
         """Returns a Pod's study, itself, and its trial; raises UnknownPod, or Unavailable while the study is broken."""
         item = self._cache.pods.by_uid(pod.uid)
@@ -110,6 +144,12 @@ class Inbox:
         if isinstance(study.value, BrokenStudy):
             raise Unavailable(f"Study {study.name} is not valid: {study.value.message}")
         return study.value, item.value, trial.value
+
+
+def add(told: Told, later: Told) -> None:
+    """Adds what was not told before."""
+    for mark, event in later.items():
+        told.setdefault(mark, event)
 
 
 def decides_on(study: Study, report: Report) -> bool:

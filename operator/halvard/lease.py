@@ -57,10 +57,13 @@ class Lease:
         clock = asyncio.get_running_loop().time
         renewed = clock()
         while True:
+            limit, due = renewed + self._timing.deadline, clock() + self._timing.retry
             await asyncio.sleep(self._timing.retry)
             begun = clock()
+            if due < limit <= begun:  # it was this process that had no time to ask; nobody else may lead so early
+                limit = renewed + self._timing.duration
             try:
-                async with asyncio.timeout_at(renewed + self._timing.deadline):
+                async with asyncio.timeout_at(limit):
                     leads = await self._attempt()
             except TimeoutError:
                 leads = False

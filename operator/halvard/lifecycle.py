@@ -36,10 +36,12 @@ def reported(trial: Trial, report: Report, objective: str, interval: int | None 
             curve = _thinned((*(p for p in curve if p.step < report.step), point))
         elif report.step % interval == 0 or report.step >= trial.spec.budget:
             curve = (*curve, point) if report.step > (curve[-1].step if curve else 0) else curve
-    checkpoint = status.checkpoint
+    checkpoint, furthest = status.checkpoint, status.furthest
     if report.checkpoint:
         checkpoint = SavedCheckpoint(name=report.checkpoint, step=report.step, attempt=status.attempt, pod=pod)
-    return _with_status(trial, state="Running", message=message, step=report.step, curve=curve, checkpoint=checkpoint)
+        furthest = max(furthest, report.step)
+    changes = {"step": report.step, "curve": curve, "checkpoint": checkpoint, "furthest": furthest}
+    return _with_status(trial, state="Running", message=message, **changes)
 
 
 def fell_back(trial: Trial, step: int) -> str:
@@ -82,7 +84,7 @@ def promoted(trial: Trial, decided: TrialSpec) -> Trial:
 
 def waiting(trial: Trial) -> Trial:
     """It was promoted after its attempt had left, and waits for a new one."""
-    return _with_status(trial, state="Pending", message="promoted, waiting for its Pod to run")
+    return _with_status(trial, state="Pending", message="promoted, waiting for its Pod to run", step=0)
 
 
 def paused(trial: Trial, message: str) -> Trial:
@@ -97,6 +99,7 @@ def requeued(trial: Trial, message: str, *, fault: bool) -> Trial:
         state="Pending",
         message=message,
         attempt=trial.attempt + 1,
+        step=0,
         faults=trial.status.faults + fault,
     )
 
@@ -106,10 +109,25 @@ def retried(trial: Trial) -> Trial:
     return _with_status(trial, retries=trial.status.retries + 1)
 
 
+def has_reported(trial: Trial, attempt: int) -> bool:
+    """Whether something is known that this attempt reported."""
+    status = trial.status
+    if attempt == status.attempt and status.step and status.state != "Paused":  # then the step is of the one before
+        return True
+    by = {result.attempt for result in status.rungs} | ({status.checkpoint.attempt} if status.checkpoint else set())
+    return attempt in by
+
+
+def did_nothing_more(trial: Trial) -> bool:
+    """Whether its attempt made the latest result itself, and has reported nothing beyond it."""
+    last = trial.status.rungs[-1] if trial.status.rungs else None
+    return last is not None and last.attempt == trial.attempt and trial.status.step <= last.step
+
+
 def saved_more(trial: Trial, report: Report) -> bool:
-    """Whether this report brings a checkpoint beyond the last one."""
-    last = trial.status.checkpoint
-    return bool(report.checkpoint) and report.step > (last.step if last else 0)
+    """Whether this report brings a checkpoint beyond all that there were."""
+    last = trial.status.checkpoint  # which may be all that an earlier operator stored
+    return bool(report.checkpoint) and report.step > max(trial.status.furthest, last.step if last else 0)
 
 
 def progressed(trial: Trial) -> Trial:

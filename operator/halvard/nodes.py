@@ -1,13 +1,16 @@
-"""What is known of nodes from the attempts that ended there: which may be to blame, and which are avoided. Pure.
-
-An attempt is barren that ended with a fault before it had made a report.
-"""
+"""What is known of nodes from what becomes of attempts there: which may be to blame, and which are avoided. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 FIRST_PAUSE, LONGEST_PAUSE = 300.0, 3600.0
-MANY = 3  # distinct trials in a row, until a node is avoided; of one less, it is suspect to the next
+MANY = 3  # distinct trials until a node is avoided; of one less, it is suspect to the next
+LATEST = 32  # attempts of a node that are remembered
+
+Leg = tuple[int, int]  # trial and attempt
+Fate = Literal["open", "reported", "barren", "failed"]
+"""What became of an attempt: barren is one that ended with a fault before it had made a report, failed one after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +32,32 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: the latest trials that were barren there in a row, since a report last came from it."""
+    """One node: what became of the latest attempts there, in the order in which they came, and its pause."""
 
-    barren: tuple[int, ...] = ()
+    fates: tuple[tuple[Leg, Fate], ...] = ()
     pause: Pause = Pause()
 
-    def ended(self, trial: int, at: float) -> "Node":
-        """An attempt of this trial ended barren."""
-        barren = (*(other for other in self.barren if other != trial), trial)[-MANY:]
-        return replace(self, barren=barren, pause=self.pause.again(at) if len(barren) == MANY else self.pause)
+    def with_fate(self, leg: Leg, fate: Fate) -> "Node":
+        """This became of an attempt, which is the latest where it was not known."""
+        fates = tuple((each, fate if each == leg else known) for each, known in self.fates)
+        return replace(self, fates=fates if leg in dict(fates) else (*fates, (leg, fate))[-LATEST:])
+
+    def came(self) -> set[int]:
+        """The trials that came there."""
+        return {trial for (trial, _), _ in self.fates}
+
+    def lost(self) -> set[int]:
+        """Those that came to nothing there."""
+        return {trial for (trial, _), fate in self.fates if fate in ("barren", "failed")}
+
+    def barren_in_a_row(self) -> set[int]:
+        """The trials that came to nothing there since the latest one that could report had come."""
+        row = set[int]()
+        for (trial, _), fate in reversed(self.fates):
+            if fate in ("reported", "failed"):
+                break
+            row |= {trial} if fate == "barren" else set()
+        return row
 
 
 UNKNOWN = Node()
@@ -48,41 +68,53 @@ class Nodes:
     """The nodes of a study by name, and where trials were barren last; without a name nothing is learnt."""
 
     known: dict[str, Node] = field(default_factory=dict)
-    left: dict[int, dict[str, Pause]] = field(default_factory=dict)  # by trial: where it was barren
-    pardons: dict[int, int] = field(default_factory=dict)  # by trial: its latest attempt that a node was blamed for
+    left: dict[int, dict[str, Pause]] = field(default_factory=dict)  # by trial: where it came to nothing
+    pardons: dict[int, tuple[int, str]] = field(
+        default_factory=dict
+    )  # by trial: the latest attempt, and who was blamed
 
-    def seen(self, name: str) -> None:
+    def came(self, name: str, leg: Leg) -> None:
         """An attempt has its place there."""
-        if name:
-            self.known.setdefault(name, UNKNOWN)
+        if name and leg not in dict(self.known.get(name, UNKNOWN).fates):
+            self._learn(name, leg, "open")
 
-    def reported(self, name: str) -> None:
-        """A report came from there."""
-        if name:
-            self.known[name] = replace(self.known.get(name, UNKNOWN), barren=())
+    def reported(self, name: str, leg: Leg) -> None:
+        """A report came from there; it says nothing of what came there after its attempt."""
+        if name in self.known and (leg, "open") in self.known[name].fates:
+            self._learn(name, leg, "reported")
 
-    def ended(self, name: str, trial: int, at: float) -> float:
-        """An attempt ended barren there, and its trial goes elsewhere for now.
+    def ended(self, name: str, leg: Leg, at: float, fate: Fate) -> float:
+        """An attempt ended so there, and if its trial runs again, that is elsewhere for now.
 
         Returns for how many seconds all are to avoid the node where that begins now, else 0.
         """
         if not name:
             return 0.0
-        before = self.known.get(name, UNKNOWN)
-        after = self.known[name] = before.ended(trial, at)
+        self._learn(name, leg, fate)
+        node, trial = self.known[name], leg[0]
+        many = len(node.barren_in_a_row()) >= MANY if fate == "barren" else self.suspect(name, trial, at, fate)
+        after = self.known[name] = replace(node, pause=node.pause.again(at) if many else node.pause)
         left = self.left.setdefault(trial, {})
         left[name] = left.get(name, Pause()).again(at)
-        begins = before.pause.until <= at < after.pause.until
+        begins = node.pause.until <= at < after.pause.until
         return after.pause.seconds if begins and name in self.avoided(at) else 0.0
 
-    def suspect(self, name: str, trial: int) -> bool:
-        """Whether the node, not the trial, may be to blame for a barren end there that is not learnt yet.
+    def suspect(self, name: str, trial: int, at: float, fate: Fate) -> bool:
+        """Whether the node, not the trial, may be to blame where that came to this there.
 
-        Others were barren there in a row, and another node is known that does better.
+        Two others came to nothing there (three, where it had reported), besides twice as many as would if it was like
+        the other nodes that are in use.
         """
+        here = self.known.get(name, UNKNOWN)
         others = [node for other, node in self.known.items() if other != name]
-        in_a_row = {*self.known.get(name, UNKNOWN).barren} - {trial}
-        return len(in_a_row) >= MANY - 1 and any(len(other.barren) < MANY - 1 for other in others)
+        elsewhere = [node for node in others if node.pause.until <= at] or others
+        least = MANY - 1 if fate == "barren" else MANY
+        beyond, came = len(here.lost() - {trial}) - least, len(here.came() - {trial})
+        lost_there, came_there = (
+            sum(len(node.lost()) for node in elsewhere),
+            sum(len(node.came()) for node in elsewhere),
+        )
+        return bool(elsewhere) and beyond * came_there >= 2 * came * lost_there
 
     def avoided(self, now: float) -> frozenset[str]:
         """Returns the nodes that nobody is to run on now; none where none would be left."""
@@ -107,3 +139,6 @@ class Nodes:
         pauses = [node.pause for node in self.known.values()]
         pauses += [pause for left in self.left.values() for pause in left.values()]
         yield from (pause.until for pause in pauses if pause.until > now)
+
+    def _learn(self, name: str, leg: Leg, fate: Fate) -> None:
+        self.known[name] = self.known.get(name, UNKNOWN).with_fate(leg, fate)

@@ -10,16 +10,14 @@ from datetime import datetime
 from typing import Any
 
 from halvard.events import Fault
-from halvard.faults import fault_of
+from halvard.faults import fault_of, own_fault_of, vanished
 from halvard.pods import (
     ANNOTATION_AVOIDS,
     ANNOTATION_TEMPLATE,
     COLLECTOR,
-    LABEL_ATTEMPT,
-    LABEL_STUDY,
-    LABEL_TRIAL,
     TRAINER,
     gpus,
+    whose,
 )
 from halvard_trainer.reports import Report, from_wire
 
@@ -41,11 +39,13 @@ _STUCK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """One Pod of a trial. Times are seconds since the epoch; the caller knows which trial the name in `trial` means.
+    """One Pod of a trial, if its owner is what its name says. Times are seconds since the epoch.
 
     `ended_at` is set once the trainer has ended, or the whole Pod; `drained` once the collector has ended too, and only
-    then has `report` the last word. `lost`: the node is out of reach, so the leg may run elsewhere now. `fault` is set
-    where the attempt ended or is lost. `stuck`: it cannot start by itself. `avoids`: the nodes that it may not run on.
+    then has `report` the last word. `left_behind`: the trainer has ended, and other containers but the collector have
+    not. `lost`: the node is out of reach, so the leg may run elsewhere now. `fault`: why the attempt has no result if
+    it is over, lost or gone; `own_fault`: the same apart from the deletion of its Pod. `stuck`: it cannot start by
+    itself. `avoids`: the nodes that it may not run on.
     """
 
     name: str
@@ -64,8 +64,10 @@ class PodView:
     ended_at: float | None
     drained: bool
     deleting: bool
+    left_behind: bool
     lost: bool
-    fault: Fault | None
+    fault: Fault
+    own_fault: Fault
     stuck: Fault | None
     report: Report | None
 
@@ -73,22 +75,25 @@ class PodView:
 def observe(pod: Mapping[str, Any]) -> PodView:
     """Returns what the Pod (as the API server's JSON) says; nothing that is missing or odd in its status raises."""
     metadata, spec, status = pod["metadata"], pod.get("spec") or _NOTHING, pod.get("status") or _NOTHING
-    labels, annotations = metadata.get("labels") or _NOTHING, metadata.get("annotations") or _NOTHING
+    annotations = metadata.get("annotations") or _NOTHING
+    study, trial, attempt = whose(metadata["name"])
     trainer = _state(status.get("containerStatuses"), TRAINER)
     collector = _state(status.get("initContainerStatuses"), COLLECTOR)
     last = _state(status.get("initContainerStatuses"), COLLECTOR, "lastState")
     over = status.get("phase") in {"Succeeded", "Failed"}
     ended_at = _ended_at(metadata, status, trainer) if over or "terminated" in trainer else None
-    lost = ended_at is None and _lost(metadata, status)
-    drained = ended_at is not None and (over or "running" not in collector)
+    left_behind = "terminated" in trainer and not over and _others_go_on(status)
+    drained = ended_at is not None and (over or ("running" not in collector and not left_behind))
+    lost = not drained and _lost(metadata, status)
+    fault = fault_of(pod) if ended_at is not None or lost else vanished(pod)
     return PodView(
         name=metadata["name"],
         namespace=metadata.get("namespace") or "",
         uid=metadata.get("uid") or "",
         version=metadata.get("resourceVersion") or "",
-        study=labels.get(LABEL_STUDY) or "",
-        trial=labels.get(LABEL_TRIAL) or "",
-        attempt=_attempt(labels.get(LABEL_ATTEMPT)),
+        study=study,
+        trial=trial,
+        attempt=attempt,
         node=spec.get("nodeName") or "",
         avoids=tuple((annotations.get(ANNOTATION_AVOIDS) or "").split()),
         template=annotations.get(ANNOTATION_TEMPLATE) or "",
@@ -98,8 +103,10 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         ended_at=ended_at,
         drained=drained,
         deleting="deletionTimestamp" in metadata,
+        left_behind=left_behind,
         lost=lost,
-        fault=fault_of(pod) if ended_at is not None or lost else None,
+        fault=fault,
+        own_fault=own_fault_of(pod) if ended_at is not None and "deletionTimestamp" in metadata else fault,
         stuck=None if trainer.keys() & {"running", "terminated"} or over else _stuck(status),
         report=_last_word(collector, trainer, last if drained else _NOTHING),
     )
@@ -111,10 +118,6 @@ def _state(statuses: Sequence[Mapping[str, Any]] | None, name: str, which: str =
             state: Mapping[str, Any] = container.get(which) or _NOTHING
             return state
     return _NOTHING
-
-
-def _attempt(label: object) -> int:
-    return int(label) if isinstance(label, str) and label.isdecimal() else 0
 
 
 def _started_at(trainer: Mapping[str, Any]) -> float | None:
@@ -136,6 +139,12 @@ def _lost(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     disruption = _condition(status, "DisruptionTarget")
     tainted = disruption.get("status") == "True" and disruption.get("reason") == "DeletionByTaintManager"
     return tainted or status.get("reason") == "NodeLost"
+
+
+def _others_go_on(status: Mapping[str, Any]) -> bool:
+    """Whether an ordinary container beside the trainer runs, or is still to run."""
+    others = (each for each in status.get("containerStatuses") or () if each.get("name") != TRAINER)
+    return any("terminated" not in (each.get("state") or _NOTHING) for each in others)
 
 
 def _stuck(status: Mapping[str, Any]) -> Fault | None:

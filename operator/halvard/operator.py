@@ -206,8 +206,7 @@ class Leader:
             for namespace in self._settings.namespaces or ("",):
                 known = [item for item in store.everything() if namespace in {"", item.namespace}]
                 pages = self._kube.pages(resource, namespace, LABEL_STUDY if resource == PODS else "")
-                for study in await store.replace(pages, known):
-                    self._queue.add(study)
+                await store.replace(pages, known, news=self._queue.add)
             store.forget_deletions()
             self._metrics.heard(resource.plural)
 

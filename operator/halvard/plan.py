@@ -5,7 +5,7 @@ So a crash leaves a prefix of them, which the next fold completes.
 
 from dataclasses import dataclass
 
-from halvard.events import Fault
+from halvard.events import Fault, Reported
 from halvard.trial import SavedCheckpoint, Trial
 
 
@@ -75,12 +75,14 @@ class Plan:
 
     `repeated`: reports that changed nothing, because their step was reported before or is lower than the last one.
     `faults`: why attempts ended that had no result, those that failed their trial and those whose leg runs again.
+    `results`: the reports that brought one.
     """
 
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
     repeated: int = 0
     faults: tuple[Fault, ...] = ()
+    results: tuple[Reported, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

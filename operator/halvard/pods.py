@@ -35,6 +35,7 @@ _RESUME = "/halvard-resume"
 _POD = "HALVARD_POD"
 _TOKEN_DIRECTORY = "/var/run/secrets/halvard"  # noqa: S105  # a path, not a secret
 _TOKEN_SECONDS = 3600
+_NAME = re.compile(r"((.+)-[0-9]{4,})-(0|[1-9][0-9]*)")
 _GPU = re.compile(r".*/(gpu|gpu\.[^/]+|mig-[^/]+)|gpu\.intel\.com/(i915|xe)")
 
 
@@ -55,6 +56,15 @@ class PodSettings:
 def pod_name(trial: str, attempt: int) -> str:
     """Returns the only name this attempt's Pod can have, so that creating it twice creates it once."""
     return f"{trial}-{attempt}"
+
+
+def whose(name: str) -> tuple[str, str, int]:
+    """Returns which study, trial and attempt a Pod of this name is of; empty and 0 where it cannot be any's.
+
+    Nobody can change a name. Labels anybody can: they are for selectors, and say nothing.
+    """
+    found = _NAME.fullmatch(name)
+    return (found[2], found[1], int(found[3])) if found else ("", "", 0)
 
 
 def template_hash(template: Mapping[str, Any]) -> str:

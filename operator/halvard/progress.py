@@ -3,21 +3,22 @@
 All of it can be thrown away at any moment and folded again from the Trials; `halvard.decide` is what advances it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 from halvard.events import Fault
-from halvard.nodes import Nodes
+from halvard.nodes import Leg, Nodes
 from halvard.plan import Verdict
 from halvard.samplers import MakeSampler
-from halvard.study import Study
+from halvard.study import MOST_TRIALS, Study, StudySpec
 from halvard.trial import Trial
 from halvard.tuner import Tuner
 
 LONGEST_BLOCK = 60.0
 LONGEST_BREAK = 600.0
+MOST_BARREN = 10  # attempts in a row that the infrastructure ended before they could report
 TOO_MANY_FAULTS = "TooManyFaults"
 TEMPLATE_CHANGED = "the template was changed"
 _NONE: Mapping[tuple[int, int], bool] = MappingProxyType({})
@@ -27,10 +28,12 @@ _NONE: Mapping[tuple[int, int], bool] = MappingProxyType({})
 class Live:
     """An attempt that exists; `placed`: it has a place to run in, on `node`; none that it `avoids` can be that.
 
+    `number`: how many attempts of the study had got their place by then, with this one; 0 while that is not known.
     `since`: from when its time is still to be accounted for; `step`: its last report.
     """
 
     placed: bool = False
+    number: int = 0
     node: str = ""
     avoids: tuple[str, ...] = ()
     since: float | None = None
@@ -45,8 +48,8 @@ class Block:
     """No further legs are started for now; one is tried again at `until`.
 
     Where the store refuses them, `probing` says that one was tried, and the others follow once it is taken; whatever
-    ends may make room. A `breaker` is there because legs come to nothing: it is over with the next report, and until
-    then one more is tried at a time, at ever longer intervals.
+    ends may make room. A `breaker` is there because legs come to nothing: it is over once one that began since has
+    reported, and until then one more is tried at a time, at ever longer intervals.
     """
 
     reason: str
@@ -109,7 +112,7 @@ class Progress:
         """
         self.study = study
         self.trials = {trial.index: trial for trial in trials}
-        self.tuner = Tuner(study.spec, self.trials.values(), sampler)
+        self.tuner = Tuner(_with_room(study.spec, self.trials), self.trials.values(), sampler)
         self.resumable = study.spec.checkpoint is not None if resumable is None else resumable
         self.assigned = {index for index, trial in self.trials.items() if trial.assigned}
         self.awaiting = {index for index, trial in self.trials.items() if _awaits_decision(trial)}
@@ -124,7 +127,8 @@ class Progress:
         self.fresh = True  # no turn has been taken since the fold
         self.retry_at: dict[int, float] = {}
         self.nodes = Nodes()
-        self.barren: list[int] = []  # whose attempts the infrastructure ended without a report, since the last one
+        self.placings = 0  # attempts that got their place
+        self.barren: list[tuple[int, int]] = []  # those that came to nothing, with their trials; see `heard`
         self.unsaved = Unsaved()
         self.failed = {index for index, trial in self.trials.items() if trial.status.state == "Failed"}
         self.gpu_seconds_spent = sum(_gpu_seconds(trial) for trial in self.trials.values())
@@ -147,7 +151,7 @@ class Progress:
                 if live.stuck or not live.placed:
                     live.stopping = live.stopping or TEMPLATE_CHANGED
         self.study = study
-        self.tuner.spec = study.spec
+        self.tuner.spec = _with_room(study.spec, self.trials)
 
     def stored(self, trial: Trial) -> None:
         """Take over the identity and version that the store gave to a trial just written."""
@@ -169,11 +173,25 @@ class Progress:
         """Whether no further legs are started because they come to nothing."""
         return self.block is not None and self.block.breaker
 
-    def heard(self, node: str) -> None:
-        """An attempt that runs on this node has reported."""
-        self.nodes.reported(node)
-        self.barren.clear()
-        if self.breaker_open:
+    def placed(self, live: Live, leg: Leg, node: str) -> None:
+        """An attempt has a place to run in."""
+        live.placed = True
+        if not live.number:
+            self.placings += 1
+            live.number = self.placings
+        if node and not live.node:
+            live.node = node
+            self.nodes.came(node, leg)
+
+    def heard(self, live: Live, leg: Leg) -> None:
+        """An attempt has reported: so what got its place with it could run, whatever came to nothing before.
+
+        It says nothing of what came after, or one that goes on through an outage would hide it.
+        """
+        self.nodes.reported(live.node, leg)
+        if self.barren:
+            self.barren = [(number, trial) for number, trial in self.barren if number > live.number]
+        if self.breaker_open and len(self.barren) < MOST_BARREN:
             self.block = None
 
     def verdict(self, index: int, attempt: int, step: int) -> Verdict | None:
@@ -204,6 +222,15 @@ class Progress:
 def _awaits_decision(trial: Trial) -> bool:
     """Whether its result was stored, but the decision on it was not: a crash came between the two."""
     return trial.status.state in ("Pending", "Running") and not trial.assigned
+
+
+def _with_room(spec: StudySpec, trials: Collection[int]) -> StudySpec:
+    """The spec for the tuner, which goes by numbers: for each trial that somebody deleted it may give one more."""
+    limit, deleted = spec.limits.trials, max(trials, default=-1) + 1 - len(trials)
+    if limit is None or not deleted:
+        return spec
+    limits = spec.limits.model_copy(update={"trials": min(limit + deleted, MOST_TRIALS)})
+    return spec.model_copy(update={"limits": limits})
 
 
 def _gpu_seconds(trial: Trial) -> float:

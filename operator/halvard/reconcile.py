@@ -1,6 +1,8 @@
 """The crank in a cluster: a study's key becomes events, events a plan, the plan calls; then the status is written."""
 
 import asyncio
+import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from halvard import clock
@@ -9,12 +11,14 @@ from halvard.cache import BrokenStudy, Cache, Cached
 from halvard.decide import decide
 from halvard.events import Reported
 from halvard.inbox import Inbox
-from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, Refused
+from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, NotFound, Refused
 from halvard.metrics import Metrics
 from halvard.misfit import misfit
+from halvard.plan import Plan
 from halvard.pods import LABEL_STUDY
+from halvard.progress import Progress
 from halvard.queue import Key
-from halvard.sessions import Session
+from halvard.sessions import Session, unlisted
 from halvard.status import MESSAGE_LENGTH, study_status
 from halvard.study import Study
 from halvard.study_status import Condition, StudyStatus
@@ -23,6 +27,8 @@ STATUS_PERIOD = 1.0
 INVALID_SPEC = "InvalidSpec"
 TRIALS_DO_NOT_FIT = "TrialsDoNotFit"
 TRIAL_REFUSED = "TrialRefused"
+
+log = logging.getLogger(__name__)
 
 
 class Reconciler:
@@ -76,10 +82,13 @@ class Reconciler:
             session.sound = False  # until there is another: it has forgotten what it could not follow
         if session is None or session.progress.study.uid != study.uid:
             self._metrics.follow(key, clock.now())
+        for name in unlisted(self._cache, study):
+            with suppress(NotFound):
+                self._cache.pods.seen(await self._kube.get(PODS, study.namespace, name))
         if wrong := misfit(study, [item.value for item in self._cache.trials.of(key) if item.owner == study.uid]):
             raise ValueError(wrong)
         fresh = self._sessions[key] = Session(self._cache, study, version)
-        fresh.unstored = session.unstored if session else []
+        self._inbox.sift(study)
         return fresh
 
     async def _check_readable(self, key: Key, session: Session | None) -> None:
@@ -96,18 +105,22 @@ class Reconciler:
         now = clock.now()
         if not await self._begun(key, session.progress.started_at or now):
             return 0.0
-        pushed = [*session.unstored, *self._inbox.take(key)]
-        events = [*pushed, *session.gather(now)]
-        session.sound, session.unstored = False, []
+        pushed = self._inbox.take(key)
+        events = [*pushed.values(), *session.gather(now)]
+        session.sound = False
         with self._metrics.decision.time():
             plan = decide(session.progress, events, now)
-        session.unstored = pushed
         self._metrics.dropped.labels("repeated").inc(plan.repeated)
-        all_taken = await self._applier.apply(session.progress, plan)
-        session.sound, session.unstored = True, []
+        tell_results(key, session.progress, plan)
+        try:
+            all_taken = await self._applier.apply(session.progress, plan)
+        except Exception:
+            self._inbox.give_back(key, pushed)
+            raise
+        session.sound = True
         self._metrics.turn(key, events, plan.faults)
         self._inbox.settle(key, session.progress.verdict)
-        for event in pushed:
+        for event in pushed.values():
             if isinstance(event, Reported):
                 self._metrics.report_lag.observe(max(0.0, clock.now() - event.at))
         if not all_taken:
@@ -178,6 +191,16 @@ class Reconciler:
             return 0.0
         self._cache.studies.seen(written)
         return None
+
+
+def tell_results(key: Key, progress: Progress, plan: Plan) -> None:
+    """Logs which Pod has brought which result: a Trial tells the attempt."""
+    metric = progress.study.spec.objective.metric
+    for event in plan.results:
+        name, value = progress.trials[event.trial].name, event.report.metrics[metric]
+        at = datetime.fromtimestamp(event.at, UTC).isoformat()
+        words = "%s/%s: Pod %s reported %s at step %d, received at %s"
+        log.info(words, key[0], name, event.pod, value, event.report.step, at)
 
 
 def degraded(status: StudyStatus, stored: Study | BrokenStudy, reason: str, message: str) -> StudyStatus:

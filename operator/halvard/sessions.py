@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from halvard.cache import Cache, Cached, Change
-from halvard.events import Avoids, Ended, Event, Outdated, Placed, Reported, Started, Stuck
-from halvard.faults import DISOWNED, VANISHED
+from halvard.events import Avoids, Ended, Event, LeftBehind, Outdated, Placed, Reported, Started, Stuck
+from halvard.faults import DISOWNED
 from halvard.observe import PodView
 from halvard.pods import pod_name, template_hash
 from halvard.progress import Progress
@@ -15,7 +15,7 @@ from halvard.trial import Trial
 class Session:
     """A study being worked on.
 
-    `sound` is False from the moment a turn decides until all of it is stored; it rests on the pushes in `unstored`.
+    `sound` is False from the moment a turn decides until all of it is stored.
     `status_at` and `urgent` say when the Study's status was last computed, and what would not have waited.
     """
 
@@ -32,7 +32,6 @@ class Session:
         running = {(i, item.value.attempt): bool(item.value.node) for item, i in self._ours(self._first_look)}
         self.progress = Progress(study, trials, running)
         self.sound = True
-        self.unstored: list[Started | Reported] = []
         self.status_at = 0.0
         self.urgent: object = None
 
@@ -76,8 +75,7 @@ class Session:
         for change in changes:
             pod = change.item.value
             trial = self._cache.trials.get((pod.namespace, pod.trial))
-            there = not change.gone and pod.name == pod_name(pod.trial, pod.attempt)
-            if there and trial and trial.owner == self._study.uid and trial.uid != change.item.owner:
+            if not change.gone and trial and trial.owner == self._study.uid and trial.uid != change.item.owner:
                 yield trial.value.index, pod.attempt
 
     def _ours(self, changes: list[Change[PodView]]) -> Iterator[tuple[Cached[PodView], int]]:
@@ -86,6 +84,16 @@ class Session:
             trial = self._cache.trials.get((change.item.namespace, change.item.value.trial))
             if trial and trial.uid == change.item.owner and trial.owner == self._study.uid:
                 yield change.item, trial.value.index
+
+
+def unlisted(cache: Cache, study: Study) -> list[str]:
+    """Returns the names of Pods that should be there and that no list has shown.
+
+    They are gone; or the label is that lists ask for, and a Pod that runs on is to have no other beside it.
+    """
+    trials = (item.value for item in cache.trials.of((study.namespace, study.name)) if item.owner == study.uid)
+    names = (pod_name(trial.name, trial.attempt) for trial in trials if trial.status.state == "Running")
+    return [name for name in names if cache.pods.get((study.namespace, name)) is None]
 
 
 def events_of(pod: PodView, trial: int, now: float, template: str, *, gone: bool) -> Iterator[Event]:
@@ -105,5 +113,7 @@ def events_of(pod: PodView, trial: int, now: float, template: str, *, gone: bool
         yield Stuck(trial, pod.attempt, pod.stuck)
     if pod.template != template and (pod.stuck or not pod.node):
         yield Outdated(trial, pod.attempt)
+    if pod.left_behind and not pod.deleting:
+        yield LeftBehind(trial, pod.attempt)
     if gone or pod.drained or pod.lost:
-        yield Ended(trial, pod.attempt, pod.ended_at or now, pod.fault or VANISHED, pod.node)
+        yield Ended(trial, pod.attempt, pod.ended_at or now, pod.fault, pod.node, pod.own_fault)

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import chain
 from types import MappingProxyType
+from typing import TypeVar
 
 from halvard.study import FloatRange, IntRange, Parameter, Value
+
+T = TypeVar("T")
 
 _NONE: Mapping[str, Value] = MappingProxyType({})
 
@@ -37,22 +41,26 @@ def encode(parameters: Sequence[Parameter], values: Mapping[str, Value]) -> list
 
 
 def combinations(
-    parameters: Sequence[Parameter], given: Mapping[str, Value] = _NONE, chosen: Mapping[str, Value] = _NONE
+    parameters: Sequence[Parameter],
+    given: Mapping[str, Value] = _NONE,
+    chosen: Mapping[str, Value] = _NONE,
+    start: Sequence[float] | None = None,
 ) -> Iterator[dict[str, Value]]:
     """Yields every combination of active parameters once, the last parameter fastest; `chosen` come before them.
 
-    A parameter that is `given` has that one value. Raises ValueError at another float without a step, which has no end
-    of values.
+    A parameter that is `given` has that one value. With a `start`, a point of the unit cube, each parameter begins with
+    a value as far along its own as that, and after the last comes the first. Raises ValueError at another float without
+    a step, which has no end of values.
     """
     if not parameters:
         yield dict(chosen)
         return
-    first, rest = parameters[0], parameters[1:]
+    first, rest, later = parameters[0], parameters[1:], start[1:] if start else None
     if not is_active(first, chosen):
-        yield from combinations(rest, given, chosen)
+        yield from combinations(rest, given, chosen, later)
         return
-    for value in (given[first.name],) if first.name in given else _grid(first):
-        yield from combinations(rest, given, {**chosen, first.name: value})
+    for value in (given[first.name],) if first.name in given else _grid(first, start[0] if start else 0.0):
+        yield from combinations(rest, given, {**chosen, first.name: value}, later)
 
 
 def is_active(parameter: Parameter, values: Mapping[str, Value]) -> bool:
@@ -76,7 +84,7 @@ def _same(one: Value, other: Value) -> bool:
 def value_at(parameter: Parameter, u: float) -> Value:
     """Returns the parameter's value at a coordinate in [0, 1]."""
     if parameter.choice is not None:
-        return parameter.choice[min(int(u * len(parameter.choice)), len(parameter.choice) - 1)]
+        return parameter.choice[_place(len(parameter.choice), u)]
     if parameter.int is not None:
         return _int(parameter.int, u)
     if parameter.float is not None:
@@ -95,22 +103,28 @@ def _coordinate(parameter: Parameter, value: Value) -> float:
     step = axis.step or (1 if parameter.int is not None else 0)
     if step:  # each value has a share of the interval and lies in its middle
         low, high = low - step / 2, low + math.floor((high - low) / step + 1e-9) * step + step / 2
-    if axis.scale == "log":
-        return _clip(math.log(value / low) / math.log(high / low), 0.0, 1.0)
-    return _clip((value / 2 - low / 2) / (high / 2 - low / 2), 0.0, 1.0)  # in halves, which do not overflow
+    # neither a difference of logarithms nor one of halves overflows
+    low, high, at = (math.log(x) if axis.scale == "log" else x / 2 for x in (low, high, value))
+    return _clip((at - low) / (high - low), 0.0, 1.0) if high > low else 0.5
 
 
-def _grid(parameter: Parameter) -> Iterable[Value]:
+def _grid(parameter: Parameter, start: float) -> Iterable[Value]:
+    """All values in order, from one at the share `start` of them on and round to it."""
     if parameter.choice is not None:
-        return parameter.choice
+        return _round(parameter.choice, start)
     if parameter.int is not None:
-        return range(parameter.int.min, parameter.int.max + 1, parameter.int.step or 1)
+        return _round(range(parameter.int.min, parameter.int.max + 1, parameter.int.step or 1), start)
     if parameter.float is None:
         raise _untyped(parameter)
     if parameter.float.step is None:
         raise ValueError(f"parameter {parameter.name!r}: a float in a grid needs a step")
     minimum, step, last = _exact_grid(parameter.float, parameter.float.step)
-    return (float(minimum + k * step) for k in range(last + 1))
+    return (float(minimum + k * step) for k in _round(range(last + 1), start))
+
+
+def _round(values: Sequence[T], start: float) -> Iterable[T]:
+    place = _place(len(values), start)
+    return chain(values[place:], values[:place])
 
 
 def _untyped(parameter: Parameter) -> ValueError:
@@ -118,32 +132,21 @@ def _untyped(parameter: Parameter) -> ValueError:
 
 
 def _int(axis: IntRange, u: float) -> int:
-    step = axis.step or 1
-    last = (axis.max - axis.min) // step
     if axis.scale == "linear":
-        return axis.min + step * min(int(u * (last + 1)), last)
+        step = axis.step or 1
+        return axis.min + step * _place((axis.max - axis.min) // step + 1, u)
     # half an integer more at both ends, so that these have their whole share of the log-uniform law too
-    value = _log_uniform(axis.min - 0.5, axis.min + step * last + 0.5, u)
-    return axis.min + step * _nearest((value - axis.min) / step, last)
+    value = _log_uniform(axis.min - 0.5, axis.max + 0.5, u)
+    return min(axis.min + max(round(value - axis.min), 0), axis.max)
 
 
 def _float(axis: FloatRange, u: float) -> float:
     if axis.step is not None:
-        return _stepped_float(axis, axis.step, u)
+        minimum, step, last = _exact_grid(axis, axis.step)
+        return float(minimum + _place(last + 1, u) * step)
     if axis.scale == "log":
         return _log_uniform(axis.min, axis.max, u)
     return _clip((1 - u) * axis.min + u * axis.max, axis.min, axis.max)
-
-
-def _stepped_float(axis: FloatRange, step: float, u: float) -> float:
-    """Linear: every point of the grid has the same share. Log: the log-uniform value, moved to the nearest point."""
-    minimum, exact_step, last = _exact_grid(axis, step)
-    if axis.scale == "linear":
-        k = min(int(u * (last + 1)), last)
-    else:
-        value = _log_uniform(axis.min, float(minimum + last * exact_step), u)
-        k = _nearest((value - axis.min) / step, last)
-    return float(minimum + k * exact_step)
 
 
 def _exact_grid(axis: FloatRange, step: float) -> tuple[Fraction, Fraction, int]:
@@ -157,8 +160,9 @@ def _log_uniform(low: float, high: float, u: float) -> float:
     return _clip(math.exp(min(exponent, math.log(high))), low, high)
 
 
-def _nearest(position: float, last: int) -> int:
-    return min(max(round(position), 0), last)
+def _place(count: int, u: float) -> int:
+    """Which of so many values a coordinate means: each has the same share."""
+    return min(int(u * count), count - 1)
 
 
 def _clip(value: float, low: float, high: float) -> float:

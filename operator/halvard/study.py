@@ -267,6 +267,20 @@ class StudySpec(Model):
                     yield field, f"{json.dumps(value)} is not a value of the parameter {name}"
 
     @Check
+    def _conditions_agree_with_those_of_their_parents(self) -> Iterator[tuple[str, str]]:
+        needs: dict[str, dict[str, list[Value]]] = {}  # of each ancestor, the values with which the parameter exists
+        for place, parameter in enumerate(self.parameters):
+            own = needs[parameter.name] = {}
+            for parent, values in parameter.when.items():
+                for name, allowed in (*needs.get(parent, {}).items(), (parent, values)):
+                    typed = [(type(value) is bool, value) for value in allowed]
+                    own[name] = [value for value in own.get(name, allowed) if (type(value) is bool, value) in typed]
+            for name in (name for name, left in own.items() if not left):
+                when = json.dumps(dict(parameter.when))
+                why = f"never holds: with what its parents need, no value of {name} is left"
+                yield f"parameters[{place}].when", f"{when} {why}"
+
+    @Check
     def _initial_points_are_in_the_space(self) -> Iterator[tuple[str, str]]:
         parameters = {parameter.name: parameter for parameter in self.parameters}
         entries = [(place, point, name) for place, point in enumerate(self.initial_points) for name in point]

@@ -86,9 +86,10 @@ class TrialSpec(Model):
 class TrialStatus(Model):
     """What came of it. Only the Pod that carries the number `attempt` is believed; a pause already raises it.
 
-    `order` is the place of its failing or stopping among all decisions and results of the study, `exit_code` what its
-    trainer failed with. `faults`: how often its legs had to run again; `retries`: how often in a row without progress,
-    which is a checkpoint beyond the last one, or a result.
+    `step` is the last that its attempt reported, 0 before that. `checkpoint` is the last one, `furthest` the highest
+    step of any: an attempt may start over. `faults`: how often its legs had to run again; `retries`: how often in a row
+    without progress, which is a checkpoint beyond `furthest`, or a result. `order` is the place of its failing or
+    stopping among all decisions and results of the study, `exit_code` what its trainer failed with.
     """
 
     state: TrialState = "Pending"
@@ -97,6 +98,7 @@ class TrialStatus(Model):
     step: int = 0
     rungs: tuple[RungResult, ...] = ()
     checkpoint: SavedCheckpoint | None = None
+    furthest: int = 0
     curve: tuple[CurvePoint, ...] = ()
     faults: int = 0
     retries: int = 0

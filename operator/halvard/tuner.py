@@ -17,8 +17,9 @@ from halvard.tried import Tried
 class Leg:
     """A decision: this trial, trained until `start` so far, is to train until `budget` in total.
 
-    `decision`: why, for people; `control`: it was not due, but drawn at random. `order` is the decision's place among
-    all decisions, results and withdrawals of the study, from 1.
+    `decision`: why, for people; `control`: it was not due, but drawn at random; `sampler_failed`: it is a new trial at
+    random for that reason. `order` is the decision's place among all decisions, results and withdrawals of the study,
+    from 1.
     """
 
     index: int
@@ -29,6 +30,7 @@ class Leg:
     decision: str
     order: int
     control: bool = False
+    sampler_failed: bool = False
 
     @property
     def new(self) -> bool:
@@ -79,6 +81,7 @@ class Tuner:
         self._scheduler = make_scheduler(spec, lambda: self._proposal() is not None, self._forecaster)
         self._legs: dict[int, Leg] = {}  # the latest of every trial
         self._tried: dict[int, Tried] = {}
+        self._withdrawn: set[int] = set()
         self._proposed: tuple[Proposal | None] | None = None  # the sampler's last answer, while nothing new is known
         self._next = 0
         self._order = 0  # of the last thing that happened
@@ -108,8 +111,9 @@ class Tuner:
             orders={result.budget: result.order for result in status.rungs},
         )
         self._scheduler.fold(trial)
-        over = status.state in ("Failed", "Stopped")
-        self._learn(trial.index, self._withdrawn(trial.index, tried, status.order) if over else tried)
+        if status.state in ("Failed", "Stopped"):
+            tried = self._over(trial.index, tried, status.order)
+        self._learn(trial.index, tried)
         self._order = max(self._order, spec.order, status.order, *tried.orders.values())
 
     @property
@@ -136,11 +140,10 @@ class Tuner:
         """Takes in a report of the trial's latest leg (None: not finite) and returns what follows from it.
 
         `seconds`: what the leg took, if known; it counts with the leg's result. Raises ValueError where the trial does
-        not exist, or the result of its leg is known already.
+        not exist or was withdrawn, or the result of its leg is known already.
         """
-        leg, tried = self._legs.get(index), self._tried.get(index)
-        if leg is None or tried is None:
-            raise ValueError(f"no report can come from trial {index}: it does not exist")
+        self._check(index, "no report can come from")
+        leg, tried = self._legs[index], self._tried[index]
         if leg.budget in tried.results:
             raise ValueError(f"trial {index} already has a result at rung {leg.budget}")
         if step < leg.budget:
@@ -151,7 +154,7 @@ class Tuner:
         learnt = replace(
             tried,
             results={**tried.results, budget: finite},
-            seconds={**tried.seconds, budget: seconds},
+            seconds={**tried.seconds, budget: round(seconds, 3)},  # as it is stored, so that a fold learns the same
             orders={**tried.orders, budget: order},
         )
         self._learn(index, learnt)
@@ -169,15 +172,25 @@ class Tuner:
     def withdraw(self, index: int) -> int:
         """Never promotes a trial again, because it failed or was stopped; its results go on counting.
 
-        Returns the place of this in the study.
+        Returns the place of this in the study. Raises ValueError where the trial does not exist or was withdrawn.
         """
+        self._check(index, "nobody can withdraw")
         self._scheduler.withdraw(index)
         order = self._tick()
-        self._learn(index, self._withdrawn(index, self._tried[index], order))
+        self._learn(index, self._over(index, self._tried[index], order))
         return order
 
-    def _withdrawn(self, index: int, tried: Tried, order: int) -> Tried:
+    def _check(self, index: int, what: str) -> None:
+        """Refuses what nobody can do with a trial that was never asked for, or is over."""
+        if index not in self._legs:
+            last = f"the last is {self._next - 1}" if self._next else "there is none yet"
+            raise ValueError(f"{what} trial {index}: it does not exist, {last}")
+        if index in self._withdrawn:
+            raise ValueError(f"{what} trial {index}: it was withdrawn, and nothing more can come of it")
+
+    def _over(self, index: int, tried: Tried, order: int) -> Tried:
         """A trial of which nothing more will come, as others learn from it: what had converged has its final value."""
+        self._withdrawn.add(index)
         final = self.converged(index)
         if final is None:
             return replace(tried, failed=True)
@@ -199,6 +212,7 @@ class Tuner:
             budget=promotion.budget,
             decision=promotion.why,
             control=promotion.control,
+            sampler_failed=False,
             order=self._tick(),
         )
 
@@ -214,6 +228,7 @@ class Tuner:
             budget=budget,
             bracket=bracket,
             decision=proposal.why,
+            sampler_failed=proposal.sampler_failed,
             order=self._tick(),
         )
 

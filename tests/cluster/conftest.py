@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.scripted import Scene
+from cluster.scripted import PRECISION, Scene
 from halvard.kube import Kube
 from history.after import assert_all_sound, excused
 from lab.audit import Log
@@ -67,4 +67,9 @@ async def scene(
         stored = await made.trials()
     finally:
         await kube.close()
-    assert_all_sound(log, namespace, stored, excused(request.node), sent=tuple(made.sent), scraped=made.scraped)
+    assert_all_sound(
+        *(log, namespace, stored, excused(request.node)),
+        sent=tuple(made.sent),
+        scraped=made.scraped,
+        precision=PRECISION,
+    )

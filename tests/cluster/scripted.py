@@ -25,6 +25,7 @@ T = TypeVar("T")
 BINDINGS = Resource("", "v1", "bindings")
 TOKENS = Resource("", "v1", "serviceaccounts/default/token")  # a part of that one object, to which tokens are posted
 PATIENCE = 60.0
+PRECISION = 0.1  # seconds that the word of a sidecar may take to be heard
 
 
 async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:

@@ -3,6 +3,7 @@
 Each edit is refused with words, or it is taken note of; neither loses anything that was found.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -11,16 +12,24 @@ import pytest
 
 from cluster.scripted import Scene, eventually, template
 from halvard.kube import KubeError, Manifest
+from halvard.progress import MOST_BARREN
 from halvard.study import StudySpec
 
 Spec = dict[str, Any]
 LIMITS = {"trials": 30}
 ON_EXIT = {"action": "FailTrial", "onExitCodes": {"operator": "In", "values": [3]}}
-FREE: dict[str, list[Any]] = {
-    "parallelism": [2, 0, 1],
-    "limits": [LIMITS, {**LIMITS, "gpuHours": 5}, {**LIMITS, "duration": "90h"}, {**LIMITS, "failedTrials": 7}],
-    "template": [template(nodeSelector={"zone": "b"})],
+FREE: dict[str, list[Any]] = {  # those first that end no state
+    "limits": [
+        LIMITS,
+        {**LIMITS, "gpuHours": 5},
+        {**LIMITS, "duration": "90h"},
+        {**LIMITS, "failedTrials": 7},
+        {**LIMITS, "retries": 0},
+        {**LIMITS, "retries": 30},
+    ],
     "failurePolicy": [{"rules": [ON_EXIT]}],
+    "parallelism": [2, 0, 1],
+    "template": [template(nodeSelector={"zone": "b"})],
     "suspend": [True, False],
 }
 FIXED: Spec = {
@@ -62,6 +71,40 @@ async def degraded(scene: Scene) -> None:
     await scene.condition("Degraded", "True", "PodRefused")
 
 
+async def backing_off(scene: Scene) -> None:
+    """Its leg waits for 4 s until it runs again."""
+    await waiting(scene)
+    for attempt in (1, 2, 3):
+        await vanishes(scene, await scene.pod(0, attempt))
+    await eventually(lambda: has_faults(scene, 3))
+
+
+async def stuck(scene: Scene) -> None:
+    await waiting(scene)
+    waits = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    await scene._status(await scene.pod(0), "Pending", waits, waits)
+    await scene.condition("Degraded", "True", "ImagePullBackOff")
+
+
+async def held_up(scene: Scene) -> None:
+    """So many attempts in a row came to nothing that no others are begun."""
+    await scene.apply(parallelism=MOST_BARREN)
+    pods = []
+    for index in range(MOST_BARREN):
+        pods.append(await scene.pod(index))
+        await scene.runs(pods[index])
+    await asyncio.gather(*(vanishes(scene, pod) for pod in pods))
+    await scene.condition("Degraded", "True", "TooManyFaults")
+
+
+async def vanishes(scene: Scene, pod: Manifest) -> None:
+    await scene.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+
+
+async def has_faults(scene: Scene, number: int) -> bool:
+    return bool((await scene.trial(0))["status"].get("faults") == number)
+
+
 async def complete(scene: Scene) -> None:
     await scene.apply(limits={"trials": 1})
     await scene.leg(0, 0.5)
@@ -76,9 +119,8 @@ async def failed(scene: Scene) -> None:
     await scene.condition("Failed", "True", "TooManyFailedTrials")
 
 
-STATES: dict[str, Callable[[Scene], Awaitable[None]]] = {
-    state.__name__: state for state in (waiting, running, between, suspended, degraded, complete, failed)
-}
+ACTIVE = (waiting, running, between, suspended, degraded, backing_off, stuck, held_up)
+STATES: dict[str, Callable[[Scene], Awaitable[None]]] = {state.__name__: state for state in (*ACTIVE, complete, failed)}
 FINAL = {"complete": "Complete", "failed": "Failed"}
 SEEN = pytest.mark.unsound("quiet", reason="that an edit was seen is written also once the study is over")
 
@@ -108,9 +150,9 @@ async def test_each_edit_is_refused_with_words_or_taken_note_of_and_nothing_is_l
             assert (await scene.study())["status"]["state"] == FINAL[state]
             assert len(after) == len(before)
         else:
-            index = 1 if state == "between" else 0
-            await eventually(lambda: is_begun(scene, index))
-    assert all(trial["status"].get("faults", 0) == 0 for trial in await scene.trials())
+            await eventually(lambda: goes_on(scene))
+        faults = {trial["uid"]: trial["faults"] for trial in before}
+        assert all(trial["faults"] == faults.get(trial["uid"], 0) for trial in map(found, await scene.trials()))
 
 
 async def refusal(scene: Scene, **spec: Any) -> str:
@@ -130,7 +172,8 @@ async def has_taken_note(scene: Scene) -> bool:
 def found(trial: Manifest) -> Spec:
     """What a trial is and has found."""
     status, uid = trial.get("status", {}), trial["metadata"]["uid"]
-    return {"uid": uid, **trial["spec"], "rungs": status.get("rungs", []), "state": status.get("state")}
+    results = {"rungs": status.get("rungs", []), "faults": status.get("faults", 0), "state": status.get("state")}
+    return {"uid": uid, **trial["spec"], **results}
 
 
 def assert_kept(before: Spec, after: Spec) -> None:
@@ -141,10 +184,9 @@ def assert_kept(before: Spec, after: Spec) -> None:
         assert after["state"] == before["state"]
 
 
-async def is_begun(scene: Scene, index: int) -> bool:
-    """Whether the trial's present attempt has a Pod, made from the template as it is now."""
-    trial, study = await scene.trial(index), await scene.study()
-    name = f"{trial['metadata']['name']}-{trial['status']['attempt']}"
-    selector = study["spec"]["template"]["spec"].get("nodeSelector")
-    pods = {pod["metadata"]["name"]: pod for pod in await scene.pods()}
-    return name in pods and pods[name]["spec"].get("nodeSelector") == selector
+async def goes_on(scene: Scene) -> bool:
+    """Whether some trial's present attempt has a Pod, and all such are made from the template as it is now."""
+    study, pods = await scene.study(), {pod["metadata"]["name"]: pod for pod in await scene.pods()}
+    present = [f"{t['metadata']['name']}-{t['status']['attempt']}" for t in await scene.trials() if "status" in t]
+    selectors = [pods[name]["spec"].get("nodeSelector") for name in present if name in pods]
+    return bool(selectors) and all(s == study["spec"]["template"]["spec"].get("nodeSelector") for s in selectors)

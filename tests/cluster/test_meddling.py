@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.conftest import CRDS, install
 from cluster.scripted import Scene, eventually, study, template
@@ -158,6 +159,96 @@ async def test_a_pod_that_has_lost_its_owner_is_not_believed_and_its_leg_runs_ag
         assert (await scene.push(pod, 1, 0.001))[0] == 403
         trial = await scene.trial(0)
     assert (trial["status"]["faults"], trial["status"].get("rungs", [])) == (1, [])
+
+
+LABELS = ["study", "trial", "attempt"]
+EDITS = [[label, *value] for label in LABELS for value in (["0007"], [])]
+
+
+def of_label(label: str, *value: str) -> Manifest:
+    """The operation that changes or removes a label of ours."""
+    path = f"/metadata/labels/halvard.dev~1{label}"
+    return put(path, *value) if value else take(path)
+
+
+async def edit_label(scene: Scene, label: str, *value: str) -> None:
+    """Edits a label of the first trial's Pod; all lists of Pods are made anew after that."""
+    await edit(scene, PODS, "search-0000-1", of_label(label, *value))
+    before = await lists(scene)
+
+    async def look() -> bool:
+        return await lists(scene) > before + 1  # one may have been on its way
+
+    await eventually(look)
+
+
+async def lists(scene: Scene) -> float:
+    """How often the operator has listed Pods."""
+    families = text_string_to_metric_families(await scene.metrics())
+    samples = (sample for family in families for sample in family.samples)
+    asked = {"verb": "list", "resource": "pods"}
+    return sum(s.value for s in samples if s.name == "halvard_api_requests_total" and asked.items() <= s.labels.items())
+
+
+async def is_the_only_one(scene: Scene, pod: Manifest) -> bool:
+    """Whether the first trial has had this Pod alone, through no fault of anybody."""
+    trial, own = await scene.trial(0), [p for p in await scene.pods() if "search-0000" in p["metadata"]["name"]]
+    uids = [p["metadata"]["uid"] for p in own if "deletionTimestamp" not in p["metadata"]]
+    return (uids, trial["status"].get("faults", 0)) == ([pod["metadata"]["uid"]], 0)
+
+
+@pytest.mark.parametrize("edited", EDITS, ids=" ".join)
+async def test_a_pod_whose_labels_are_edited_is_its_trials_all_the_same(scene: Scene, edited: list[str]) -> None:
+    scene.settings = replace(scene.settings, relist_period=0.5)
+    async with scene.operator():
+        pod = await begin(scene)
+        await edit_label(scene, *edited)
+        assert "paused" in (await scene.push(pod, 1, 0.5))[1]["stop"]
+        await scene.ends(pod)
+        await scene.pod(1)
+        assert await is_the_only_one(scene, pod)
+
+
+@pytest.mark.parametrize("edited", EDITS, ids=" ".join)
+async def test_how_a_pod_ends_is_heard_whatever_its_labels_say(scene: Scene, edited: list[str]) -> None:
+    scene.settings = replace(scene.settings, relist_period=0.5)
+    async with scene.operator():
+        pod = await begin(scene)
+        await edit_label(scene, *edited)
+        await scene.ends(pod, report={"step": 1, "metrics": {"loss": 0.5}, "checkpoint": "step-1"})
+        await scene.trial_in(0, "Paused")
+        assert await is_the_only_one(scene, pod)
+        status = (await scene.trial(0))["status"]
+    assert [result["value"] for result in status["rungs"]] == [0.5]
+
+
+@pytest.mark.parametrize("label", LABELS)
+async def test_a_pod_without_its_labels_that_is_deleted_has_vanished(scene: Scene, label: str) -> None:
+    scene.settings = replace(scene.settings, relist_period=0.5)
+    async with scene.operator():
+        pod = await begin(scene)
+        await edit_label(scene, label)
+        await remove(scene, pod)
+        await scene.pod(0, attempt=2)
+        status = (await scene.trial(0))["status"]
+    assert status["faults"] == 1
+
+
+@pytest.mark.parametrize("state", ["Pending", "Running"])  # what the stored Trial says of its Pod
+@pytest.mark.parametrize("edited", EDITS[:2], ids=" ".join)
+async def test_an_operator_that_starts_knows_a_pod_whose_study_label_was_edited(
+    scene: Scene, edited: list[str], state: str
+) -> None:
+    async with scene.operator():
+        pod = await begin(scene)
+        if state == "Running":
+            await scene.trial_in(0, state)
+    await edit(scene, PODS, "search-0000-1", of_label(*edited))
+    async with scene.operator():
+        await neighbour_goes_on(scene)
+        assert "paused" in (await scene.push(pod, 1, 0.5))[1]["stop"]
+        await scene.pod(1)
+        assert await is_the_only_one(scene, pod)
 
 
 async def test_a_pod_of_somebody_else_with_a_name_that_is_needed_is_a_condition_until_it_is_gone(scene: Scene) -> None:

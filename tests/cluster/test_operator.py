@@ -32,7 +32,7 @@ async def test_the_best_of_a_rung_goes_on_in_its_own_pod(scene: Scene) -> None:
         await scene.apply()
         await scene.leg(0, 0.5)
         await scene.leg(1, 0.6)
-        assert await scene.leg(2, 0.1) == {"budget": 3}
+        assert await scene.leg(2, 0.1) == {"budget": 3, "stored": 1}
         trial = await scene.trial(2)
         pods = await scene.pods()
     assert (trial["spec"]["budget"], trial["status"]["attempt"]) == (3, 1)
@@ -58,7 +58,7 @@ async def test_a_study_runs_to_complete_and_says_what_was_best(scene: Scene) -> 
         await scene.apply(limits={"trials": 3})
         await scene.leg(0, 0.5)
         await scene.leg(1, 0.6)
-        assert await scene.leg(2, 0.1) == {"budget": 3}
+        assert await scene.leg(2, 0.1) == {"budget": 3, "stored": 1}
         _, verdict = await scene.push(await scene.pod(2), 3, 0.05)
         await scene.condition("Complete", "True", "TrialsFinished")
         status = (await scene.study())["status"]
@@ -76,7 +76,7 @@ async def test_a_trial_is_stopped_at_a_report_as_the_answer_to_it_also_by_an_ope
         first, second = await scene.pod(0), await scene.pod(1)
         for pod in (first, second):
             await scene.runs(pod)
-        assert await scene.push(first, 1, 0.5) == (200, {"budget": 9})
+        assert await scene.push(first, 1, 0.5) == (200, {"budget": 9, "stored": 1})
     async with scene.operator():
         status, verdict = await scene.push(second, 1, 0.6)
         stopped = (await scene.trial(1))["status"]

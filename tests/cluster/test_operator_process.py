@@ -272,7 +272,7 @@ async def test_a_restart_of_the_api_server_costs_nothing(tmp_path: Path) -> None
             pod = await scene.pod(2)
             token = await scene.token(pod)
             restarted = asyncio.get_running_loop().run_in_executor(None, restart, control_plane)
-            assert await scene.push(pod, 1, 0.1, token) == (200, {"budget": 3})
+            assert await scene.push(pod, 1, 0.1, token) == (200, {"budget": 3, "stored": 1})
             await restarted
             trials = await scene.trials()
         await kube.close()

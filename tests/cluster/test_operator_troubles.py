@@ -3,9 +3,10 @@
 import pytest
 
 from cluster.scripted import Scene, template
-from halvard.kube import TRIALS, Resource
+from halvard.kube import TRIALS, Manifest, Resource
 
 QUOTAS = Resource("", "v1", "resourcequotas")
+WEBHOOKS = Resource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")
 
 
 async def test_a_failed_trial_is_failed_and_the_next_one_starts(scene: Scene) -> None:
@@ -127,3 +128,42 @@ async def test_a_stranger_and_an_old_attempt_write_nothing(scene: Scene) -> None
     assert 'halvard_pushes_total{result="unauthorized"} 1.0' in metrics
     assert 'halvard_pushes_total{result="superseded"} 1.0' in metrics
     assert 'halvard_reports_dropped_total{reason="superseded"} 1.0' in metrics
+
+
+async def test_a_webhook_that_is_away_is_a_condition_that_passes_and_all_else_goes_on(scene: Scene) -> None:
+    async with scene.operator():
+        await scene.apply(parallelism=2)
+        pods = [await scene.pod(0), await scene.pod(1)]
+        for pod in pods:
+            await scene.runs(pod)
+        name = f"away-from-{scene.namespace}"
+        await scene.kube.create(WEBHOOKS, "", webhook_that_is_away(name, scene.namespace))
+        try:
+            await scene.push(pods[0], 1, 0.5)
+            condition = await scene.condition("Degraded", "True", "PodNotCreated")
+            assert 'failed calling webhook "pods.example.com"' in condition["message"]
+            _, verdict = await scene.push(pods[1], 1, 0.25)
+            assert "stop" in verdict
+            trials = await scene.trials()
+        finally:
+            await scene.kubectl("delete", "validatingwebhookconfiguration", name)
+        await scene.pod(2)
+        await scene.pod(3)
+        await scene.condition("Degraded", "False", "Recovered")
+    assert [trial["status"]["state"] for trial in trials[:2]] == ["Paused"] * 2
+    assert all(trial.get("status", {}).get("faults", 0) == 0 for trial in trials)
+
+
+def webhook_that_is_away(name: str, namespace: str) -> Manifest:
+    """Without its answer no Pod is created in the namespace, and nobody listens where it should be."""
+    webhook = {
+        "name": "pods.example.com",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    kind = "ValidatingWebhookConfiguration"
+    return {"apiVersion": WEBHOOKS.api_version, "kind": kind, "metadata": {"name": name}, "webhooks": [webhook]}

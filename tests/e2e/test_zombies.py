@@ -12,24 +12,27 @@ from e2e.studies import Manifest, Studies, eventually, python, study, template
 from lab.cluster import Cluster
 from lab.operator_process import OperatorProcess
 
-# Heeds no verdict and no SIGTERM. After two steps it waits for a word: how far to train, and what to call its loss.
+# Heeds no verdict, no budget and no SIGTERM. After two steps it waits for a word: how far to train, and what to call
+# its loss. Otherwise it is as any trainer is: its library removes the checkpoints that it takes for old.
 ZOMBIE = """
 import json, os, signal, time
-from halvard_trainer import Trial, checkpoints
+from halvard_trainer import Trial
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.environ["HALVARD_VERDICT"] += ".unheard"
+os.environ["HALVARD_BUDGET"] = "1000000"
 trial = Trial.from_environment()
+print("from", trial.resume_from, trial.start, flush=True)
 word = trial.checkpoint_dir / "word"
-step, until, loss = trial.start, trial.start + 2, 1.0
-while step < until:
-    step += 1
-    checkpoints.save(trial.checkpoint_dir, step, lambda path: path.write_text(os.environ["HALVARD_POD"]))
-    with open(os.environ["HALVARD_REPORTS"], "a") as reports:
-        reports.write(json.dumps({"step": step, "loss": loss, "checkpoint": f"step-{step}"}) + "\\n")
+until, loss = trial.start + 2, 1.0
+for step in trial.steps():
+    trial.report(loss=loss, checkpoint=lambda path: path.write_text(os.environ["HALVARD_POD"]))
     while step == trial.start + 2 and not word.exists():
         time.sleep(0.1)
     if word.exists():
         until, loss = json.loads(word.read_text())
+    if step >= until:
+        break
     time.sleep(0.1)
 """
 BUDGET = 8
@@ -81,6 +84,12 @@ def refused(studies: Studies) -> float:
     return sum(studies.metric("halvard_pushes_total", result=why) for why in ("superseded", "unauthorized"))
 
 
+def came_from(studies: Studies, pod: str) -> str:
+    """The checkpoint that a Pod of the zombie's kind went on from, and its step, as its log says."""
+    [line] = [line for line in studies.logs(pod).splitlines() if line.startswith("from ")]
+    return line.removeprefix("from ")
+
+
 def authors(directory: Path) -> set[str]:
     """The Pods whose checkpoints are in a directory."""
     return {path.read_text() for path in directory.glob("step-*") if path.suffix == ""}
@@ -115,6 +124,8 @@ def test_a_node_that_was_cut_off_changes_nothing_meanwhile_and_when_it_is_back(
     before = refused(studies)
     tell(theirs, 10**6, -1.0)  # better than anything, and with checkpoints of the same names
     eventually(lambda: (theirs / "step-7").exists() and refused(studies) > before)
+    assert (theirs / "step-2").read_text() == uid(old)  # the one acknowledged, whatever was saved since
+    assert came_from(studies, "search-0000-2") == f"/halvard-resume/{theirs.name}/step-2 2"
     assert studies.metric("halvard_pushes_total", result="superseded") > 0
     assert studies.metric("halvard_checkpoints_superseded_total") > 0
     tell(ours, BUDGET, 0.5)

@@ -1,14 +1,14 @@
-"""A trial that does not go on from the checkpoint it was given says so where people look."""
+"""A trial that does not go on from the checkpoint it was given says so where people look, and makes no progress."""
 
 import pytest
 
 from halvard.decide import decide
-from halvard.events import Reported
+from halvard.events import Ended, Event, Reported, Started
 from halvard.plan import Announce
 from halvard.progress import Progress
 from halvard.trial import SavedCheckpoint, Trial, TrialSpec, TrialStatus
 from halvard_trainer.reports import Report
-from simulation.world import EPOCH, study
+from simulation.world import EPOCH, EVICTED, study
 
 NOT_USED = "its checkpoint of step 4 was not used: attempt 2 first reported at step 3"
 
@@ -40,3 +40,25 @@ def test_its_own_checkpoint_is_none_that_it_was_given() -> None:
 
 def test_where_nothing_outlives_a_pod_nothing_is_missed() -> None:
     assert told(3, resumable=False) == ([], "")
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["one operator", "another after each turn"])
+def test_starting_over_again_and_again_is_no_progress_and_ends(*, folded: bool) -> None:
+    spec = study(limits={"trials": 1, "retries": 2}, scheduler={"none": {"budget": 9}})
+    progress, now = Progress(spec, resumable=True), EPOCH
+    decide(progress, [], now)
+    for attempt, furthest in enumerate([5, 3, 4], start=1):
+        steps = range(1, furthest + 1)
+        events: list[Event] = [
+            Started(0, attempt, now),
+            *(Reported(0, attempt, now + step, Report(step, {"loss": 1.0}, f"step-{step}")) for step in steps),
+            Ended(0, attempt, now + 9, EVICTED),
+        ]
+        decide(progress, events, now + 9)
+        now += 600
+        if folded:
+            progress = Progress(progress.study, progress.trials.values(), resumable=True)
+        decide(progress, [], now)
+    status = progress.trials[0].status
+    assert (status.state, status.attempt, status.retries, status.furthest) == ("Failed", 3, 3, 5)
+    assert status.message.startswith("RetriesExhausted: 3 times in a row without progress")

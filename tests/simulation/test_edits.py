@@ -225,3 +225,27 @@ def test_nothing_is_found_wrong_with_trials_that_nobody_wrote_to(scheduler: Chan
     world = World(study(scheduler=scheduler, sampler={sampler: {}}, limits={"trials": 9}))
     advance(world, turns)
     assert misfit(world.study, [Trial.model_validate(manifest) for manifest in manifests(world)]) == ""
+
+
+@pytest.mark.parametrize("victim", [0, 3, 7])
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda scheduler: next(iter(scheduler)))
+def test_a_trial_that_somebody_deletes_is_made_up_for_and_the_study_goes_on(scheduler: Change, victim: int) -> None:
+    world = World(study(scheduler=scheduler, limits={"trials": 12}))
+    while len(world.stored) < 8:
+        advance(world, 1)
+    del world.stored[victim]
+    for known in (world.attempts, world.over):
+        for leg in [leg for leg in known if leg[0] == victim]:
+            del known[leg]
+    world.progress = world.fold()
+    world.turn([])
+    while world.progress.outcome is None:
+        if world.timeline and (world.wake is None or world.timeline[0][0] <= world.wake):
+            world.now, _, happen = heapq.heappop(world.timeline)
+            world.turn(happen())
+        else:
+            assert world.wake is not None, "the study stalled"
+            world.now = max(world.now, world.wake)
+            world.turn([])
+    assert (world.progress.outcome.reason, len(world.stored)) == ("TrialsFinished", 12)
+    assert max(world.stored) == (11 if victim == 7 else 12), "the last number is given again"

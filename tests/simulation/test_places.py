@@ -313,3 +313,25 @@ def test_a_study_that_ends_in_an_operators_first_turn_accounts_for_all_that_ran(
     assert [(t.status.state, t.status.lost.seconds, t.status.lost.gpu_seconds) for t in ended] == [
         ("Stopped", 100, 200)
     ] * 3
+
+
+def test_who_had_ended_when_a_study_ends_is_not_taken_to_have_run_until_then() -> None:
+    world = World(study(parallelism=1, limits={"trials": 9, "duration": "60s"}))
+    world.turn([])
+    given_places(world, 0)
+    again, began = world.fold(), world.now
+    events: list[Event] = [Started(0, 1, began, 1.0, "node"), Ended(0, 1, began + 3, EVICTED)]
+    plan = decide(again, events, began + 100)
+    [ended] = [action.trial.status for action in plan.actions if isinstance(action, SaveStatus)]
+    assert (ended.state, ended.lost.seconds) == ("Stopped", 3)
+
+
+def test_a_new_leader_believes_the_kubelet_and_not_a_sidecar_that_was_started_again() -> None:
+    world = World(study(parallelism=1))
+    world.turn([])
+    given_places(world, 0)
+    again, began = world.fold(), world.now
+    pushed: list[Event] = [Started(0, 1, began + 11.99, 1.0), Reported(0, 1, began + 12, Report(1, {"loss": 0.5}))]
+    plan = decide(again, [*pushed, Started(0, 1, began, 1.0, "node")], began + 12)
+    [stored] = {action.trial.name: action.trial for action in plan.actions if isinstance(action, SaveStatus)}.values()
+    assert [(result.seconds, result.gpu_seconds) for result in stored.status.rungs] == [(12, 12)]

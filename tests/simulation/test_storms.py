@@ -2,6 +2,7 @@
 
 import heapq
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from halvard.events import Fault
 from halvard.plan import Announce
 from halvard.starting import LOOK_AHEAD
-from simulation.world import CRASHED, EPOCH, EVICTED, World, chance, check_invariants, study
+from simulation.world import CRASHED, EPOCH, EVICTED, World, chance, check_invariants, check_promotions, study
 
 REJECTED = Fault("NodeRejected", "UnexpectedAdmissionError: no healthy devices", counted=False)
 BAD, ROOM = "bad", 4
@@ -47,6 +48,11 @@ def bound(seconds: float, room: int = ROOM) -> int:
     return 2 + times * (room + LOOK_AHEAD)
 
 
+def losses(every: int | None) -> frozenset[int]:
+    """The actions at which an operator dies that dies at every so many."""
+    return frozenset(range(every, 20_000, every + 1)) if every else frozenset()
+
+
 def announced(world: World, reason: str) -> list[str]:
     return [action.message for action in world.actions if isinstance(action, Announce) and action.reason == reason]
 
@@ -67,8 +73,7 @@ def until(world: World, at: float) -> None:
 @pytest.mark.parametrize("lose_every", [None, 13])
 @pytest.mark.parametrize("fault", [REJECTED, CRASHED], ids=lambda fault: fault.reason)
 def test_a_broken_node_costs_few_pods_and_the_study_goes_on_elsewhere(fault: Fault, lose_every: int | None) -> None:
-    lose_at = frozenset(range(lose_every, 20_000, lose_every + 1)) if lose_every else frozenset[int]()
-    world = stormy(fault, lose_at=lose_at).run()
+    world = stormy(fault, lose_at=losses(lose_every)).run()
     check_invariants(world)
     assert (world.study.status.state, world.study.status.trials.total) == ("Complete", 40)
     assert world.now - EPOCH > 30 * MINUTE
@@ -104,11 +109,11 @@ def test_a_trial_that_fails_on_every_node_is_let_off_once(lose_every: int | None
         nodes=NODES,
         broken=lambda node, _now: CRASHED if node == BAD else None,
         fault=lambda trial, _attempt, _step: CRASHED if trial % 2 else None,
-        lose_at=frozenset(range(lose_every, 9999, lose_every + 1)) if lose_every else frozenset(),
+        lose_at=losses(lose_every),
     ).run()
-    check_invariants(world)
+    check_promotions(world.actions)
     assert {world.stored[i].status.state for i in range(1, 40, 2)} == {"Failed"}
-    assert {world.stored[i].attempt for i in range(1, 40, 2)} == {1, 2}
+    assert {world.stored[i].status.faults for i in range(1, 40, 2)} == {0, 1}
 
 
 def test_what_the_user_decided_is_not_laid_to_a_node() -> None:
@@ -143,7 +148,7 @@ def test_whatever_nodes_are_broken_while_one_works_no_trial_fails_and_few_pods_a
         nodes=nodes,
         broken=lambda node, _now: REJECTED if node in broken else None,
         pace=lambda trial: MINUTE * (0.5 + chance(seed, "pace", trial.index).random()),
-        lose_at=frozenset(range(loss_every, 4000, loss_every + 1)),
+        lose_at=losses(loss_every),
     ).run(turns=3000)
     assert len(world.ran_on) >= len(world.pods), "no attempt has begun twice"
     assert (world.study.status.state, world.study.status.trials.failed) == ("Complete", 0)
@@ -175,18 +180,124 @@ def test_a_pod_that_avoids_a_node_for_longer_than_it_has_to_is_made_anew() -> No
     ]
 
 
+# --- a node that is bad in part, or late
+
+
+@pytest.mark.parametrize("lose_every", [None, 13])
+def test_one_broken_gpu_among_healthy_ones_fails_two_trials(lose_every: int | None) -> None:
+    world = half_broken(CRASHED, lose_at=losses(lose_every)).run()
+    check_invariants(world)
+    assert (world.study.status.state, world.study.status.trials.failed) == ("Complete", 2)
+    assert announced(world, "NodeAvoided")
+
+
+def test_one_gpu_that_is_refused_fails_no_trial_and_holds_nothing_up() -> None:
+    world = half_broken(REJECTED).run()
+    check_invariants(world)
+    assert (world.study.status.state, world.study.status.trials.failed) == ("Complete", 0)
+    assert announced(world, "TooManyFaults") == []
+
+
+def half_broken(fault: Fault, **world: Any) -> World:
+    """A study on two nodes of four places each; on one of them, whatever comes to the fourth ends at once."""
+    made = World(
+        study(parallelism=8, limits={"trials": 120}, scheduler={"none": {"budget": 9}}),
+        nodes={"good": ROOM, BAD: ROOM},
+        pace=lambda _trial: MINUTE,
+        **world,
+    )
+
+    def broken(node: str, _now: float) -> Fault | None:
+        running = sum(attempt.running for attempt in made.attempts.values() if attempt.node == BAD)
+        return fault if node == BAD and running == ROOM else None
+
+    made.broken = broken
+    return made
+
+
+@pytest.mark.parametrize("lose_every", [None, 31])
+def test_a_node_that_kills_after_the_first_report_fails_three_trials(lose_every: int | None) -> None:
+    world = World(
+        study(parallelism=8, limits={"trials": 80}, scheduler={"none": {"budget": 9}}),
+        nodes={"good": ROOM, BAD: ROOM},
+        pace=lambda _trial: MINUTE,
+        lose_at=losses(lose_every),
+    )
+    world.fault = lambda trial, attempt, step: CRASHED if step == 2 and world.ran_on[trial, attempt] == BAD else None
+    world.run()
+    assert (world.study.status.state, world.study.status.trials.failed) == ("Complete", 3)
+    assert announced(world, "NodeAvoided")[0].startswith("bad is avoided for 5 min: more trials fail there than elsewh")
+
+
+def test_trials_that_fail_on_every_node_alike_are_hardly_ever_laid_to_one() -> None:
+    failed, blamed, avoided = 0, 0, 0
+    for seed in range(4):
+        world = World(
+            study(parallelism=12, limits={"trials": 120, "failedTrials": 120}, scheduler={"none": {"budget": 9}}),
+            nodes={"a": ROOM, "b": ROOM, "c": ROOM},
+            pace=lambda _trial: MINUTE,
+            fault=partial(fails_of_itself, seed),
+        ).run()
+        failed += world.study.status.trials.failed
+        blamed += sum(fault.reason == "NodeSuspect" for fault in world.faults)
+        avoided += len(announced(world, "NodeAvoided"))
+    assert failed > 30
+    assert (blamed <= 2, avoided) == (True, 0)
+
+
+def fails_of_itself(seed: int, trial: int, _attempt: int, step: int) -> Fault | None:
+    """One trial in ten, half of them before they report."""
+    return CRASHED if step == 1 + 2 * (trial % 2) and chance(seed, "bad", trial).random() < 0.1 else None
+
+
+def test_a_bad_node_that_looks_idle_while_the_others_are_full_does_not_hold_up_the_study() -> None:
+    world = World(
+        study(parallelism=12, limits={"trials": 40}, scheduler={"none": {"budget": 400}}),
+        nodes={"good": 8, BAD: 8},
+        broken=lambda node, _now: REJECTED if node == BAD else None,
+        pace=lambda _trial: MINUTE,
+    )
+    until(world, EPOCH + 6 * 60 * MINUTE)
+    assert len(on(world, BAD)) > 10
+    assert announced(world, "TooManyFaults") == []
+
+
 # --- everywhere
+
+
+@pytest.mark.parametrize("lose_every", [None, 23, 7])
+@pytest.mark.parametrize("nodes", [{}, {"a": 16, "b": 16}, {"a": 8, "b": 8, "c": 8, "d": 8}], ids=len)
+@pytest.mark.parametrize(("parallelism", "survivors"), [(8, 1), (30, 1), (30, 15)])
+def test_trials_that_go_on_through_an_outage_do_not_hide_it(
+    parallelism: int, survivors: int, nodes: dict[str, int], lose_every: int | None
+) -> None:
+    hours, begins = 4, EPOCH + 130
+    ends = begins + hours * 60 * MINUTE
+    world = World(
+        study(parallelism=parallelism, limits={"trials": 60}, scheduler={"none": {"budget": 400}}),
+        nodes=nodes,
+        broken=lambda _node, now: REJECTED if begins < now < ends else None,
+        fault=lambda trial, attempt, step: EVICTED if trial >= survivors and (attempt, step) == (1, 3) else None,
+        pace=lambda _trial: MINUTE,
+        lose_at=losses(lose_every),
+    )
+    until(world, ends - 1)
+    assert sum(attempt.running for attempt in world.attempts.values()) == survivors
+    tried = [pod for pod in world.pods.values() if pod.began > begins]
+    assert len(tried) <= 9 + parallelism + 4 + hours * 6 + len(nodes)
+    until(world, ends + 70 * MINUTE)  # a node may be avoided for an hour
+    assert world.study.status.trials.failed == 0
+    assert sum(attempt.running for attempt in world.attempts.values()) == parallelism
 
 
 @pytest.mark.parametrize("lose_every", [None, 23, 7])
 @pytest.mark.parametrize("parallelism", [2, 8, 40])
 def test_where_everything_fails_few_pods_are_made_and_no_trial_fails(parallelism: int, lose_every: int | None) -> None:
     hours = 4
-    lose_at = frozenset(range(lose_every, 3000, lose_every + 1)) if lose_every else frozenset[int]()
     world = World(
         study(parallelism=parallelism, limits={"trials": 50}),
         broken=lambda _node, now: EVICTED if now < EPOCH + hours * 60 * MINUTE else None,
-        lose_at=lose_at,
+        lose_at=losses(lose_every),
     )
     until(world, EPOCH + hours * 60 * MINUTE - 1)
     # until it opens; then after 1, 2, 4 and 8 minutes, and every 10
@@ -225,12 +336,11 @@ def test_faults_with_progress_in_between_are_no_row() -> None:
 
 @pytest.mark.parametrize("lose_every", [None, 3])
 def test_the_pause_before_a_leg_runs_again_is_kept_by_an_operator_that_takes_over(lose_every: int | None) -> None:
-    lose_at = frozenset(range(lose_every, 999, lose_every + 1)) if lose_every else frozenset[int]()
     world = World(
         study(parallelism=1, limits={"trials": 1}),
         fault=lambda _trial, attempt, _step: EVICTED if attempt < 8 else None,
         pace=lambda _trial: 0.5,
-        lose_at=lose_at,
+        lose_at=losses(lose_every),
     ).run()
     began = [pod.began for pod in world.pods.values() if pod.trial == 0][:8]
     pauses = [later - earlier for earlier, later in pairwise(began)]

@@ -20,7 +20,7 @@ from halvard.status import study_status
 from halvard.study import Study
 from halvard.trial import Trial
 from halvard_trainer.reports import Report
-from history import History, Pod, assert_sound
+from history import Accepted, History, Pod, Sent, assert_sound
 from unit.reference.stopping import median_stops, patience_stops
 
 LEFT = Fault("MetricsUnavailable", "exit code 0 without a report at the budget", counted=True)
@@ -106,6 +106,8 @@ class World:
     ran_on: dict[tuple[int, int], str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     pods: dict[str, Pod] = field(default_factory=dict)  # by uid, all that ever began
+    sent: list[Sent] = field(default_factory=list)  # by attempts, whoever heard of it
+    accepted: list[Accepted] = field(default_factory=list)
     versions: list[Trial] = field(default_factory=list)  # every state in which a trial was stored
     actions: list[Action] = field(default_factory=list)
     started: list[tuple[int, int]] = field(default_factory=list)
@@ -144,6 +146,7 @@ class World:
         """One turn; where the operator dies in it, the next one folds the store and is told again what stands."""
         plan = decide(self.progress, events, self.now)
         self.wake = plan.wake_at
+        self.accepted += [Accepted(result.trial, result.pod, result.report.step, result.at) for result in plan.results]
         try:
             for action in plan.actions:
                 self.applied += 1
@@ -269,6 +272,8 @@ class World:
             if self.study.spec.scheduler.interval:  # others are answered at once, and lost with the operator
                 attempt.pushed.append(attempt.step)
         self.told[key] = attempt.step
+        value = self.curve(attempt.trial, attempt.step)
+        self.sent.append(Sent(attempt.uid, attempt.step, value if math.isfinite(value) else None))
         return [Reported(*key, self.now, self.report(attempt.trial, attempt.step), attempt.uid)]
 
     def report(self, trial: Trial, step: int) -> Report:
@@ -336,6 +341,8 @@ class World:
             self.study,
             tuple(self.stored.values()),
             pods=tuple(self.pods.values()),
+            accepted=tuple(self.accepted),
+            sent=tuple(self.sent),
             versions=tuple(self.versions),
             quiet=(*map(str, plan.actions), *([] if status == self.study.status else [str(status)])),
         )

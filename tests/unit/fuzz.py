@@ -1,5 +1,6 @@
 """Requests such as nobody should send: valid pushes, mutated by a seeded generator, as the bytes of HTTP."""
 
+import base64
 import copy
 import json
 import math
@@ -35,13 +36,17 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Case:
-    """One request: `kind` says what is wrong with it; `whole`: the server can answer it before it is hung up on."""
+    """One request: `kind` says what is wrong with it; `whole`: the server can answer it before it is hung up on.
+
+    `proven`: its token proves whose it is, or nobody could tell.
+    """
 
     kind: str
     head: bytes
     body: bytes
     whole: bool = True
     reusable: bool = False
+    proven: bool = True
 
     @property
     def data(self) -> bytes:
@@ -59,7 +64,7 @@ class Fuzzer:
 
     def case(self) -> Case:
         """The next request."""
-        make = self._random.choices([self._body, self._framing, self._head, self._token], [6, 2, 1, 1])[0]
+        make = self._random.choices([self._body, self._framing, self._head, self._token], [9, 4, 2, 5])[0]
         return make()
 
     def push(self) -> dict[str, Any]:
@@ -169,16 +174,74 @@ class Fuzzer:
         kind = self._random.choice(list(ways))
         return Case(f"head: {kind}", ways[kind], text)
 
+    # --- tokens ---------------------------------------------------------------------------------------------------
+
     def _token(self) -> Case:
-        kind = self._random.choice(list(self._tokens))
-        text = json.dumps(self.push()).encode()
-        return replace(self._request(text, token=self._tokens[kind]), kind=f"token: {kind or 'sound'}")
+        """A sound push under a token that is another's, or that was tampered with, or is not where it belongs."""
+        draw, text = self._random, json.dumps(self.push()).encode()
+        if draw.random() < 0.3:
+            kind = draw.choice(list(self._tokens))
+            return replace(self._request(text, token=self._tokens[kind]), kind=f"token: {kind or 'sound'}")
+        if draw.random() < 0.3:
+            case = self._under(b"Authorization: Bearer " + self._tampered(), text)
+            return replace(case, kind="token: tampered with", proven=False)
+        return self._misplaced(text)
+
+    def _tampered(self) -> bytes:
+        """A genuine token after something was done to it, or what never was one."""
+        draw, genuine, *others = self._random, *(token.encode("latin-1") for token in self._tokens.values())
+        flipped = bytearray(genuine)
+        for place in draw.sample(range(len(genuine)), draw.randrange(1, 4)):
+            flipped[place] ^= 1 << draw.randrange(8)
+        spliced, which = genuine.split(b"."), draw.randrange(1, 3)
+        spliced[which] = draw.choice([other for other in others if b"." in other]).split(b".")[which]
+        place = draw.randrange(len(genuine))
+        ways = [
+            bytes(flipped),
+            b".".join(spliced),
+            genuine[:place],
+            genuine[place + 1 :],
+            genuine[:place] + draw.randbytes(1) + genuine[place:],
+            genuine + draw.choice([b"=", b".", b".e30", b"\x00", b";", b"A", b"A" * 1000, b"A" * 7000, b"A" * 60_000]),
+            genuine.swapcase(),
+            genuine.replace(b".", b"%2E"),
+            b'"' + genuine + b'"',
+            draw.randbytes(draw.randrange(1, 300)),
+            b".".join(base64.urlsafe_b64encode(draw.randbytes(60)) for _ in range(3)),
+        ]
+        return draw.choice([*ways, bytes(flipped)])
+
+    def _misplaced(self, text: bytes) -> Case:
+        """A push whose genuine token is not what its header Authorization says, as far as a client can send that."""
+        draw, genuine = self._random, self._tokens[""].encode()
+        bearer, nothing = b"Authorization: Bearer ", b"X: y"
+        scheme = draw.choice([b"bearer", b"BEARER", b"Basic", b"Bearer\t", b"Bearer ", b"Token", b"Bearer:", b""])
+        header = draw.choice([b"X-Authorization", b"Proxy-Authorization", b"Authorization_", b"Cookie", b"Host", b""])
+        between = draw.choice([b"\n", b"\r", b"\x00", b"\x0b", b"\r\n ", b"\r\n\t", b"\xe2\x80\xa8"])
+        trailer = _chunks(text)[:-2] + bearer + genuine + b"\r\n\r\n"
+        unproven = self._under(nothing, text)
+        ways = {
+            "another scheme": self._under(b"Authorization: " + scheme + b" " + genuine, text),
+            "another header": self._under(header + b": Bearer " + genuine, text),
+            "a colon too late": self._under(b"Authorization : Bearer " + genuine, text),
+            "nobody's before it": self._under(bearer + self._tampered() + b"\r\n" + bearer + genuine, text),
+            "within another header": self._under(nothing + between + bearer + genuine, text),
+            "twice": self._under(bearer + genuine + draw.choice([b" ", b", ", b"\t"]) + genuine, text),
+            "no token": self._under(draw.choice([bearer, b"Authorization:", b"Authorization: Bearer", nothing]), text),
+            "a trailer": self._under(nothing, trailer, "Transfer-Encoding: chunked", "Trailer: Authorization"),
+            "the path": replace(unproven, head=unproven.head.replace(b" HTTP", b"?access_token=" + genuine + b" HTTP")),
+        }
+        kind = draw.choice(list(ways))
+        return replace(ways[kind], kind=f"token: {kind}", proven=False)
 
     def _request(self, body: bytes, *headers: str, token: str = "") -> Case:
-        framing = headers or (f"Content-Length: {len(body)}",)
-        authorization = f"Authorization: Bearer {token or self._tokens['']}"
-        lines = [f"POST {PATH} HTTP/1.1", "Host: halvard", authorization, *framing]
-        return Case("", ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"), body)
+        return self._under(f"Authorization: Bearer {token or self._tokens['']}".encode("latin-1"), body, *headers)
+
+    def _under(self, authorization: bytes, body: bytes, *headers: str) -> Case:
+        """A push with these header lines, and the one that says how long its body is where none of them does."""
+        framing = [header.encode() for header in headers] or [b"Content-Length: %d" % len(body)]
+        lines = [f"POST {PATH} HTTP/1.1".encode(), b"Host: halvard", authorization, *framing]
+        return Case("", b"\r\n".join(lines) + b"\r\n\r\n", body)
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from halvard.samplers import Proposal, Sampler, make_sampler
+from halvard import samplers
+from halvard.forecast.forecaster import Forecaster
+from halvard.samplers import Proposal, Sampler
 from halvard.study import StudySpec, Value
 from halvard.tried import Tried
 
@@ -39,6 +41,24 @@ def study_spec(
             "template": {"spec": {"containers": [{"name": "trainer"}]}},
         }
     )
+
+
+class Told:
+    """A sampler with a forecaster, which is told at each question what is tried."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        self._spec = spec
+
+    def propose(self, index: int, tried: Mapping[int, Tried]) -> Proposal | None:
+        forecaster = Forecaster(self._spec)
+        for each in tried:
+            forecaster.learn(each, tried[each])
+        return samplers.make_sampler(self._spec, forecaster).propose(index, tried)
+
+
+def make_sampler(spec: StudySpec) -> Sampler:
+    """The study's sampler, as a function of what is tried alone."""
+    return Told(spec) if spec.sampler.auto else samplers.make_sampler(spec, Forecaster(spec))
 
 
 def bowl(parameters: Mapping[str, Value]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from halvard.forecast.forecast import Forecast
 from halvard.schedulers.adaptive import RHO
 from halvard.study import StudySpec
 from halvard.trial import RungResult, Trial, TrialSpec, TrialStatus
@@ -205,6 +206,22 @@ def test_a_decision_says_what_is_expected_at_what_cost_and_what_decided() -> Non
     assert said.fullmatch(study.promotions[-1].decision), study.promotions[-1].decision
     held = [why.rsplit("; ", 1)[-1] for why in study.why[100:]]
     assert "only the best 1/3 may go on" in held
+
+
+def test_it_says_where_parameters_are_left_out() -> None:
+    def noise(leg: Leg) -> float:
+        return float(np.random.default_rng([leg.index, leg.budget]).random())
+
+    study, said = Study(spec(), noise), set()
+    for _ in range(100):
+        study.run(1, workers=1)
+        leg, forecast = study.legs[-1], study.tuner._forecaster.forecast()
+        if isinstance(forecast, Forecast) and leg.budget < BUDGETS[-1]:
+            left_out = forecast.skill <= 0
+            explained = study.tuner.explain(leg.index, leg.budget)
+            assert ("; parameters left out: they do not tell what becomes of trials; " in explained) is left_out
+            said.add(left_out)
+    assert said == {True, False}
 
 
 def test_at_the_top_it_says_where_a_trial_ended() -> None:

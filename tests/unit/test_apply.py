@@ -1,15 +1,18 @@
 import asyncio
+from collections import defaultdict
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 
-from halvard.apply import Applier, in_order_of_need
+from halvard import apply, clock
+from halvard.apply import POD_NOT_CREATED, Applier, in_order_of_need
 from halvard.cache import Cache
-from halvard.kube import Conflict, Kube, Manifest, Unavailable
+from halvard.kube import Conflict, Kube, KubeError, Manifest, NotFound, Resource, Unavailable
 from halvard.metrics import Metrics
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.pods import PodSettings
-from halvard.progress import Progress
+from halvard.progress import Live, Progress
 from halvard.trial import Trial, TrialSpec, TrialStatus
 from podstatus import DISTURBED, pod
 from simulation.world import study
@@ -85,9 +88,23 @@ def applier(server: object, cache: Cache | None = None) -> Applier:
 STOP_TWO = Plan((StopLeg(trial(0), 1, "its attempt is over"), StopLeg(trial(1), 1, "its attempt is over")))
 
 
+class Shaky(Away):
+    """An API server that answers the first request with an error, and the others a moment later."""
+
+    async def get(self, *_: object) -> Manifest:
+        self.asked += 1
+        if self.asked == 1:
+            raise Unavailable("overloaded", 503)
+        await asyncio.sleep(0.01)
+        self.asked += 10
+        raise NotFound("not found", 404)
+
+
 async def test_what_fails_beside_the_decisions_is_raised_and_cancels_nobody() -> None:
+    server = Shaky()
     with pytest.raises(Unavailable, match="overloaded"):
-        await applier(Away()).apply(Progress(study()), STOP_TWO)
+        await applier(server).apply(Progress(study()), STOP_TWO)
+    assert server.asked == 12
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -164,3 +181,117 @@ async def test_a_pod_that_is_being_deleted_is_not_deleted_again() -> None:
     going["metadata"] |= {"name": "search-0000-1", "namespace": "default"}
     cache.pods.seen(going)
     assert await applier(Contended(), cache).apply(Progress(study()), STOP)
+
+
+class Webhook:
+    """An API server that makes Trials, and cannot answer while `failing` says so; `asked`: how often each was to be."""
+
+    def __init__(self, failing: Callable[[str, int], KubeError | None]) -> None:
+        self.failing = failing
+        self.asked: dict[str, int] = defaultdict(int)
+        self.there: dict[str, Manifest] = {}
+
+    async def create(self, _: Resource, __: str, manifest: Manifest) -> Manifest:
+        name = manifest["metadata"]["name"]
+        self.asked[name] += 1
+        if error := self.failing(name, self.asked[name]):
+            raise error
+        stored = {**manifest, "metadata": {**manifest["metadata"], "uid": "uid", "resourceVersion": "9"}}
+        return self.there.setdefault(name, stored)
+
+    async def get(self, _: Resource, __: str, name: str) -> Manifest:
+        if name not in self.there:
+            raise NotFound("not found", 404)
+        return self.there[name]
+
+    async def delete(self, *_: object) -> None:
+        raise Unavailable("failed calling webhook", 500)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "PATIENCE", 0.5)
+    monkeypatch.setattr(apply, "FIRST_PAUSE", 0.01)
+
+
+def first_fails(error: KubeError, until: int) -> Callable[[str, int], KubeError | None]:
+    return lambda name, time: error if name == "search-0000-1" and time < until else None
+
+
+TWO = Plan((CreateTrial(trial(0)), start(0), CreateTrial(trial(1)), start(1)))
+
+
+def decided() -> Progress:
+    """A study whose turn has decided on two new trials."""
+    progress = Progress(study())
+    for index in (0, 1):
+        progress.trials[index] = trial(index)
+        progress.live[index] = Live()
+    return progress
+
+
+async def test_a_pod_that_cannot_be_created_right_now_is_created_a_moment_later() -> None:
+    server, progress = Webhook(first_fails(Unavailable("leader changed", 500), until=3)), decided()
+    assert await applier(server).apply(progress, TWO)
+    assert dict(server.asked) == {"search-0000": 1, "search-0000-1": 3, "search-0001": 1, "search-0001-1": 1}
+    assert (progress.block, set(progress.live)) == (None, {0, 1})
+
+
+async def test_a_pod_that_cannot_be_created_for_longer_waits_and_keeps_nothing_else_from_being_done() -> None:
+    server, progress = Webhook(first_fails(Unavailable("failed calling webhook", 500), until=99)), decided()
+    applied = applier(server)
+    assert not await applied.apply(progress, TWO)
+    assert {"search-0001", "search-0001-1"} <= server.there.keys()
+    assert set(progress.live) == {1}
+    block = progress.block
+    assert block is not None
+    assert (block.reason, block.message, block.delay) == (POD_NOT_CREATED, "failed calling webhook", 1.0)
+    before = server.asked["search-0000-1"]
+    for delay in (2.0, 4.0):
+        block.probe(block.until)
+        assert not await applied.apply(progress, Plan((start(0),)))
+        block = progress.block
+        assert block is not None
+        assert block.delay == delay
+    assert server.asked["search-0000-1"] == before + 2  # once each time that it is tried again
+
+
+async def test_a_server_that_says_when_to_come_again_is_left_alone_until_then() -> None:
+    server, progress = Webhook(first_fails(Unavailable("too many requests", 429, 30.0), until=99)), decided()
+    now = clock.now()
+    assert not await applier(server).apply(progress, TWO)
+    assert server.asked["search-0000-1"] == 1
+    assert progress.block is not None
+    assert progress.block.until >= now + 30.0
+
+
+async def test_a_pod_that_was_created_although_the_answer_was_another_is_there() -> None:
+    server, progress = Webhook(first_fails(Unavailable("timed out", 504), until=99)), decided()
+    owners = [{"uid": "uid", "controller": True}]
+    metadata = {"name": "search-0000-1", "namespace": "default", "uid": "pod", "resourceVersion": "8"}
+    server.there["search-0000-1"] = {"metadata": {**metadata, "ownerReferences": owners}}
+    assert not await applier(server).apply(progress, TWO)  # so the next turn hears what it says
+    assert (progress.block, set(progress.live)) == (None, {0, 1})
+
+
+async def test_a_server_that_answers_nothing_at_all_is_no_trouble_of_the_study() -> None:
+    class Gone(Webhook):
+        async def get(self, *_: object) -> Manifest:
+            raise Unavailable("no answer")
+
+    progress = decided()
+    with pytest.raises(Unavailable, match="no answer"):
+        await applier(Gone(first_fails(Unavailable("no answer"), until=99))).apply(progress, TWO)
+    assert progress.block is None
+
+
+async def test_a_pod_that_the_server_fails_to_delete_is_kept_until_it_can() -> None:
+    going, cache, progress = pod(), Cache(), Progress(study())
+    going["metadata"] |= {"name": "search-0000-1", "namespace": "default"}
+    cache.pods.seen(going)
+    server = Webhook(lambda _name, _time: None)
+    server.there["search-0000-1"] = going
+    progress.leaving[0, 1] = float("inf")
+    applied = applier(server, cache)
+    assert await applied.apply(progress, STOP)
+    assert applied.not_deleted(progress) == "failed calling webhook"

@@ -311,6 +311,15 @@ def spec(scheduler: dict[str, Any]) -> StudySpec:
     )
 
 
+def test_a_control_so_small_that_none_is_ever_due_is_no_error() -> None:
+    scheduler = make_scheduler(spec({"asha": {"maxBudget": 9, "control": 1e-320}}), lambda: True)
+    for index in range(9):
+        scheduler.start(index)
+        scheduler.record(index, 1, index / 10)
+    promoted = [scheduler.promote() for _ in range(3)]
+    assert [each and each.control for each in promoted] == [False] * 3
+
+
 def test_no_scheduler_is_refused() -> None:
     with pytest.raises(ValueError, match=r"spec\.scheduler names no scheduler"):
         make_scheduler(spec({}), lambda: True)

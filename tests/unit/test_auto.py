@@ -6,12 +6,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from halvard import samplers
 from halvard.forecast.forecaster import Forecaster
-from halvard.samplers import make_sampler
 from halvard.space import is_active
-from halvard.study import FullBudget, Scheduler, StudySpec, Value
+from halvard.study import FullBudget, Limits, Scheduler, StudySpec, Value
 from halvard.tried import Tried
-from unit.searches import MIXED, SQUARE, Objective, ask, best, bowl, network, results, search, steep, study_spec, why
+from halvard.tuner import Tuner
+from unit.searches import (
+    MIXED,
+    SQUARE,
+    Objective,
+    ask,
+    best,
+    bowl,
+    make_sampler,
+    network,
+    results,
+    search,
+    steep,
+    study_spec,
+    why,
+)
 
 RANDOM = "new trial: random, as 25% are"
 
@@ -90,7 +105,7 @@ def test_a_hundred_at_once_do_not_all_go_to_one_place() -> None:
     told, tuner_like = Forecaster(spec), dict(tried)
     for index, each in tried.items():
         told.learn(index, each)
-    sampler = make_sampler(spec, told)
+    sampler = samplers.make_sampler(spec, told)
     asked = []
     for index in range(30, 130):
         proposal = ask(sampler, index, tuner_like)
@@ -137,9 +152,36 @@ def test_in_a_small_space_it_tries_everything_once() -> None:
     assert sampler.propose(30, tried) is None
 
 
-def test_a_model_that_fails_at_a_proposal_leaves_it_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+def test_among_choices_alone_it_beats_random_by_far() -> None:
+    """Most of its candidates mean the same as another one, or as a trial."""
+    axes = [{"name": f"x{place}", "choice": list(range(6))} for place in range(3)]
+
+    def away(parameters: Mapping[str, Value]) -> float:
+        return sum((float(value) - 4) ** 2 for value in parameters.values())
+
+    for seed in range(3):
+        found, random = (
+            np.mean([away(each.parameters) for each in search(study_spec(axes, sampler, seed), away, 80, 1)[25:]])
+            for sampler in ("auto", "random")
+        )
+        assert found < 0.75 * random
+
+
+@pytest.mark.parametrize("broken", ["Forecast.ahead", "Process"])
+def test_a_model_that_fails_leaves_it_random_and_says_so_as_any_sampler_that_fails(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
         raise np.linalg.LinAlgError("singular")
 
-    monkeypatch.setattr("halvard.forecast.forecast.Forecast.ahead", broken)
-    assert why(results(40), "auto") == {RANDOM, "new trial: random, the model failed: singular"}
+    tuner = Tuner(study_spec(sampler="auto").model_copy(update={"limits": Limits(trials=80)}))
+    monkeypatch.setattr(f"halvard.forecast.forecast.{broken}", fail)
+    legs = []
+    while leg := tuner.ask():
+        legs.append(leg)
+        tuner.tell(leg.index, leg.budget, bowl(leg.parameters))
+    failed = {leg.decision for leg in legs if leg.sampler_failed}
+    assert failed == {"new trial: random, as auto failed: LinAlgError: singular"}
+    random = make_sampler(study_spec(sampler="random"))
+    at_random = {leg.index: leg.parameters for leg in legs if leg.sampler_failed}
+    assert at_random == {index: ask(random, index, {}).parameters for index in at_random}

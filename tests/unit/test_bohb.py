@@ -5,11 +5,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halvard.samplers import make_sampler
 from halvard.samplers.bohb import Bohb
 from halvard.samplers.evidence import Evidence, gather
 from halvard.tried import Tried
-from unit.searches import MIXED, SQUARE, Objective, ask, bowl, network, results, search, steep, study_spec, why
+from unit.searches import (
+    MIXED,
+    SQUARE,
+    Objective,
+    ask,
+    bowl,
+    make_sampler,
+    network,
+    results,
+    search,
+    steep,
+    study_spec,
+    why,
+)
 
 
 def evidence(count: int, failed: int = 0) -> Evidence:

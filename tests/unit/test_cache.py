@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from halvard.cache import BrokenStudy, Cache, Change
-from halvard.kube import Manifest, Page
+from halvard.cache import BrokenStudy, Cache, Cached, Change
+from halvard.kube import Manifest, Page, Unavailable
+from halvard.observe import PodView
+from halvard.queue import Key
 from halvard.study import Study
 
 STUDY = ("team-a", "digits")
@@ -55,6 +57,13 @@ def study(version: int, **spec: Any) -> Manifest:
 async def listed(version: int, *items: Manifest) -> AsyncIterator[Page]:
     yield Page(list(items[:1]), version)
     yield Page(list(items[1:]), version)
+
+
+async def news_of(cache: Cache, pages: AsyncIterator[Page]) -> set[Key]:
+    """The studies for which a list of all Trials is news."""
+    news: set[Key] = set()
+    await cache.trials.replace(pages, cache.trials.everything(), news=news.add)
+    return news
 
 
 @pytest.fixture
@@ -125,20 +134,19 @@ def test_a_deletion_is_a_change_that_carries_what_was_said_last(cache: Cache) ->
 async def test_a_list_finds_what_vanished_unnoticed(cache: Cache) -> None:
     for index in range(3):
         cache.trials.seen(trial(index, 10 + index))
-    news = await cache.trials.replace(listed(20, trial(0, 10), trial(2, 15)), cache.trials.everything())
-    assert news == {STUDY}
+    assert await news_of(cache, listed(20, trial(0, 10), trial(2, 15))) == {STUDY}
     assert [(item.value.index, item.version) for item in cache.trials.of(STUDY)] == [(0, 10), (2, 15)]
 
 
 async def test_a_list_does_not_take_away_what_was_created_after_it(cache: Cache) -> None:
     cache.trials.seen(trial(5, 30))
-    assert await cache.trials.replace(listed(20), cache.trials.everything()) == set()
+    assert await news_of(cache, listed(20)) == set()
     assert [item.value.index for item in cache.trials.of(STUDY)] == [5]
 
 
 async def test_a_list_without_news_is_none(cache: Cache) -> None:
     cache.trials.seen(trial(0, 10))
-    assert await cache.trials.replace(listed(20, trial(0, 10)), cache.trials.everything()) == set()
+    assert await news_of(cache, listed(20, trial(0, 10))) == set()
 
 
 async def test_a_list_of_one_study_leaves_the_others_alone(cache: Cache) -> None:
@@ -146,6 +154,56 @@ async def test_a_list_of_one_study_leaves_the_others_alone(cache: Cache) -> None
     cache.trials.seen(trial(0, 11, study="other"))
     await cache.trials.replace(listed(20), cache.trials.of(STUDY))
     assert [item.study for item in cache.trials.everything()] == ["other"]
+
+
+def pod(version: int, *, uid: str = "pod", **labels: str | None) -> Manifest:
+    known = {"study": "digits", "trial": "digits-0003", "attempt": "1", **labels}
+    return {
+        "metadata": {
+            "name": "digits-0003-1",
+            "namespace": "team-a",
+            "uid": uid,
+            "resourceVersion": str(version),
+            "labels": {f"halvard.dev/{name}": value for name, value in known.items() if value},
+            "ownerReferences": [{"kind": "Trial", "uid": "uid-of-digits-0003", "controller": True}],
+        }
+    }
+
+
+@pytest.mark.parametrize("value", ["another", None])
+@pytest.mark.parametrize("label", ["study", "trial", "attempt"])
+def test_a_pod_is_of_its_study_whatever_its_labels_say(cache: Cache, label: str, value: str | None) -> None:
+    cache.pods.seen(pod(10))
+    cache.pods.changes(STUDY)
+    assert cache.pods.seen(pod(11, **{label: value})) == STUDY
+    assert [(change.item.uid, change.gone) for change in cache.pods.changes(STUDY)] == [("pod", False)]
+    assert [(item.value.trial, item.value.attempt) for item in cache.pods.of(STUDY)] == [("digits-0003", 1)]
+
+
+async def test_a_list_does_not_take_away_what_is_there_when_asked_for(cache: Cache) -> None:
+    cache.pods.seen(pod(10))
+    answers = [pod(10), pod(19, study=None), None]
+
+    async def ask(_: Cached[PodView]) -> Manifest | None:
+        return answers.pop(0)
+
+    cache.pods.ask, news = ask, list[Key]()
+    for version in (20, 21):
+        await cache.pods.replace(listed(version), cache.pods.of(STUDY), news=news.append)
+    assert ([item.version for item in cache.pods.of(STUDY)], news) == ([19], [STUDY])
+    await cache.pods.replace(listed(22), cache.pods.of(STUDY), news=news.append)
+    assert (cache.pods.of(STUDY), news) == ([], [STUDY, STUDY])
+
+
+async def test_what_goes_while_it_is_asked_for_is_gone_once(cache: Cache) -> None:
+    cache.pods.seen(pod(10))
+
+    async def ask(_: Cached[PodView]) -> None:
+        cache.pods.gone(pod(11))
+
+    cache.pods.ask, news = ask, list[Key]()
+    await cache.pods.replace(listed(20), cache.pods.of(STUDY), news=news.append)
+    assert (cache.pods.of(STUDY), news) == ([], [])
 
 
 def broken_trial(index: int, version: int) -> Manifest:
@@ -242,3 +300,49 @@ def test_a_mended_study_is_read_again(cache: Cache) -> None:
     item = cache.studies.get(STUDY)
     assert item is not None
     assert isinstance(item.value, Study)
+
+
+async def test_what_a_list_brought_before_it_broke_off_is_news_all_the_same(cache: Cache) -> None:
+    cache.trials.seen(trial(3, 10, state="Running"))
+    cache.trials.changes(STUDY)
+    news: set[Key] = set()
+
+    async def broken_off() -> AsyncIterator[Page]:
+        yield Page([trial(3, 15, state="Failed")], 20)
+        raise Unavailable("the list took too long", 410)
+
+    with pytest.raises(Unavailable):
+        await cache.trials.replace(broken_off(), cache.trials.everything(), news=news.add)
+    assert news == {STUDY}
+    assert await news_of(cache, listed(21, trial(3, 15, state="Failed"))) == set()
+
+
+@pytest.mark.parametrize("left", [(), (trial(4, 9),)], ids=["none is left", "others are left"])
+async def test_an_object_that_gets_another_label_during_the_list_of_the_old_one_is_not_gone(
+    cache: Cache, left: tuple[Manifest, ...]
+) -> None:
+    for item in (trial(3, 10), *left):
+        cache.trials.seen(item)
+
+    async def relabelled_meanwhile() -> AsyncIterator[Page]:
+        changed = trial(3, 15)
+        changed["metadata"]["labels"] = {"halvard.dev/study": "other"}
+        cache.trials.seen(changed)
+        yield Page(list(left), 20)
+
+    await cache.trials.replace(relabelled_meanwhile(), cache.trials.of(STUDY), STUDY)
+    [item] = cache.trials.of(("team-a", "other"))
+    assert cache.trials.get(item.key) is cache.trials.by_uid(item.uid) is item
+    assert len(cache.trials.of(STUDY)) == len(left)
+
+
+async def test_an_object_that_vanished_after_a_change_during_the_list_is_gone(cache: Cache) -> None:
+    cache.trials.seen(trial(3, 10))
+
+    async def changed_meanwhile() -> AsyncIterator[Page]:
+        cache.trials.seen(trial(3, 15, state="Running"))
+        yield Page([], 20)
+
+    await cache.trials.replace(changed_meanwhile(), cache.trials.of(STUDY))
+    [change] = cache.trials.changes(STUDY)
+    assert (change.gone, change.item.value.status.state, len(cache.trials)) == (True, "Running", 0)

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from halvard import observe, operator
-from halvard.apply import POD_REFUSED, QUOTA_EXHAUSTED, TEMPLATE_NOT_ALLOWED
+from halvard.apply import POD_NOT_CREATED, POD_REFUSED, QUOTA_EXHAUSTED, TEMPLATE_NOT_ALLOWED
 from halvard.cache import Cache
 from halvard.cli import main
 from halvard.contract import environment
@@ -154,7 +154,7 @@ LABEL_VALUES = [
     ("result", get_args(Result)),
     ("reason of class infrastructure", INFRASTRUCTURE),
     ("reason of class configuration", CONFIGURATION),
-    ("reason of Pods not created", (QUOTA_EXHAUSTED, POD_REFUSED, TEMPLATE_NOT_ALLOWED)),
+    ("reason of Pods not created", (QUOTA_EXHAUSTED, POD_REFUSED, POD_NOT_CREATED, TEMPLATE_NOT_ALLOWED)),
 ]
 
 

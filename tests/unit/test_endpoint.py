@@ -103,6 +103,7 @@ async def test_the_sidecars_own_client_is_understood(served: Served, tmp_path: P
     ("answer", "status", "body", "result"),
     [
         (Answer(budget=9), 200, {"budget": 9}, "accepted"),
+        (Answer(budget=9, stored=3), 200, {"budget": 9, "stored": 3}, "accepted"),
         (Answer(stop="paused at rung 3"), 200, {"stop": "paused at rung 3"}, "accepted"),
         (Answer(), 202, {}, "accepted"),
         (Answer(stop="attempt 2 runs now", superseded=True), 200, {"stop": "attempt 2 runs now"}, "superseded"),

@@ -8,12 +8,12 @@ import pytest
 from halvard.decide import decide
 from halvard.plan import Announce
 from halvard.progress import Progress
-from halvard.samplers import Proposal, make_sampler
+from halvard.samplers import Proposal
 from halvard.samplers.fallback import propose
 from halvard.study import Study, StudySpec
 from halvard.tried import Tried
 from halvard.tuner import Tuner
-from unit.searches import SQUARE, bowl, study_spec
+from unit.searches import SQUARE, bowl, make_sampler, study_spec
 
 
 class Failing:
@@ -41,6 +41,9 @@ def test_a_study_goes_on_at_random_where_its_sampler_fails() -> None:
         tuner.tell(leg.index, leg.budget, bowl(leg.parameters))
     new = [leg for leg in legs if leg.new]
     assert [leg.index for leg in new] == list(range(10))
+    assert [leg.sampler_failed for leg in new] == [leg.index % 3 == 0 for leg in new]
+    assert not any(leg.sampler_failed for leg in legs if not leg.new)
+    assert any(leg.index % 3 == 0 for leg in legs if not leg.new)
     random = make_sampler(study_spec(sampler="random"))
     for leg in new:
         if leg.index % 3 == 0:

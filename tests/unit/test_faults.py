@@ -11,7 +11,9 @@ KILLED = exited(137)
 EVICTED_BY_API = condition("DisruptionTarget", "EvictionByEvictionAPI", "Eviction API: evicting")
 TAINTED = condition("DisruptionTarget", "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
 UNKNOWN = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}}
-BEFORE = "2026-03-01T10:04:59Z"
+BEFORE, LONG_BEFORE = "2026-03-01T10:04:59Z", "2026-03-01T10:03:00Z"
+REBOOTED = exited(255, reason="Unknown")
+LONG_INIT = [{"name": "download", "state": exited(137)}]
 
 INFRASTRUCTURE: dict[str, tuple[dict[str, Any], str, str]] = {
     "preempted by the scheduler": (
@@ -92,6 +94,46 @@ INFRASTRUCTURE: dict[str, tuple[dict[str, Any], str, str]] = {
         pod(UNKNOWN),
         faults.STATUS_UNKNOWN,
         "the node lost track of the container",
+    ),
+    "on a node that was started anew": (
+        pod(REBOOTED),
+        faults.STATUS_UNKNOWN,
+        "the node lost track of the container",
+    ),
+    "whose init container ran when its node was started anew": (
+        pod({"waiting": {}}, initContainerStatuses=[{"name": "download", "state": REBOOTED}]),
+        faults.STATUS_UNKNOWN,
+        "the node lost track of init container download",
+    ),
+    "drained on a node whose clock is behind": (
+        pod(exited(143, at=LONG_BEFORE), conditions=[EVICTED_BY_API], deleted=DISTURBED),
+        faults.DISRUPTED,
+        "EvictionByEvictionAPI: Eviction API: evicting",
+    ),
+    "deleted on a node whose clock is behind, and killed after its grace": (
+        pod(exited(137, at=LONG_BEFORE), deleted=DISTURBED),
+        faults.POD_DELETED,
+        "the Pod was deleted",
+    ),
+    "deleted on a node whose clock is behind, and the trainer saved a checkpoint and exited 0": (
+        pod(exited(0, at=LONG_BEFORE), phase="Succeeded", deleted=DISTURBED),
+        faults.POD_DELETED,
+        "the Pod was deleted",
+    ),
+    "ended by its kubelet, which says so only after its last container has ended": (
+        pod(exited(1, at=BEFORE), reason="Evicted", conditions=[condition("DisruptionTarget", "TerminationByKubelet")]),
+        faults.DISRUPTED,
+        "TerminationByKubelet",
+    ),
+    "over its deadline while its image was pulled": (
+        pod({"waiting": {"reason": "ImagePullBackOff"}}, reason="DeadlineExceeded", message="Pod was active too long"),
+        faults.NEVER_STARTED,
+        "DeadlineExceeded: Pod was active too long",
+    ),
+    "over its deadline in an init container": (
+        pod({"waiting": {}}, reason="DeadlineExceeded", message="", initContainerStatuses=LONG_INIT),
+        faults.NEVER_STARTED,
+        "DeadlineExceeded: activeDeadlineSeconds is over",
     ),
     "deleted by hand": (pod(exited(143), deleted=DISTURBED), faults.POD_DELETED, "the Pod was deleted"),
     "deleted by hand before it started": (
@@ -208,6 +250,11 @@ CONFIGURATION: dict[str, tuple[dict[str, Any], str, str]] = {
         faults.NON_ZERO_EXIT,
         "the trainer exited with code 1",
     ),
+    "out of memory by itself, and drained afterwards": (
+        pod(exited(137, reason="OOMKilled", at=BEFORE), conditions=[EVICTED_BY_API], deleted=DISTURBED),
+        faults.OOM_KILLED,
+        "the trainer used more memory than it may (limit 2Gi)",
+    ),
     "out of memory while a stale disruption was taken back": (
         pod(exited(137, reason="OOMKilled"), conditions=[{**EVICTED_BY_API, "status": "False"}]),
         faults.OOM_KILLED,
@@ -229,8 +276,33 @@ def test_the_configuration_is_counted_for_a_pod(case: str) -> None:
     assert (fault.reason, fault.message, fault.counted) == (reason, message, True)
 
 
-def test_a_vanished_pod_is_not_counted() -> None:
-    assert (faults.VANISHED.reason, faults.VANISHED.counted) == (faults.POD_VANISHED, False)
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (pod({"running": {"startedAt": BEGUN}}, phase="Running"), faults.POD_VANISHED),
+        (pod({"running": {"startedAt": BEGUN}}, phase="Running", deleted=DISTURBED), faults.POD_VANISHED),
+        (pod(phase="Pending", conditions=[EVICTED_BY_API], deleted=DISTURBED), faults.DISRUPTED),
+        (pod(phase="Pending", conditions=[{**EVICTED_BY_API, "status": "False"}]), faults.POD_VANISHED),
+    ],
+)
+def test_a_vanished_pod_is_not_counted_and_who_disrupted_it_is_known(status: dict[str, Any], reason: str) -> None:
+    fault = faults.vanished(status)
+    assert (fault.reason, fault.counted) == (reason, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (pod(exited(1, at=DISTURBED), deleted=DISTURBED), faults.NON_ZERO_EXIT),  # in the same second
+        (pod(exited(137), deleted=DISTURBED), faults.NON_ZERO_EXIT),
+        (pod(exited(0), deleted=DISTURBED), faults.METRICS_UNAVAILABLE),
+        (pod(exited(143), conditions=[EVICTED_BY_API], deleted=DISTURBED), faults.DISRUPTED),
+        (pod(exited(143), reason="Terminated", deleted=DISTURBED), faults.NODE_SHUTDOWN),
+    ],
+)
+def test_apart_from_its_deletion_all_that_happened_to_a_pod_counts(status: dict[str, Any], reason: str) -> None:
+    assert faults.own_fault_of(status).reason == reason
+    assert not faults.fault_of(status).counted
 
 
 def test_long_last_words_lose_their_beginning() -> None:
@@ -241,6 +313,7 @@ def test_long_last_words_lose_their_beginning() -> None:
 
 def test_every_reason_has_a_case() -> None:
     seen = {reason for _, reason, _ in (*INFRASTRUCTURE.values(), *CONFIGURATION.values())}
-    reasons = {value for name, value in vars(faults).items() if name.isupper() and isinstance(value, str)}
+    public = {name: value for name, value in vars(faults).items() if name.isupper() and not name.startswith("_")}
+    reasons = {value for value in public.values() if isinstance(value, str)}
     of_no_pod = {faults.POD_VANISHED, faults.NODE_SUSPECT, faults.RETRIES_EXHAUSTED}
     assert reasons - of_no_pod - {"trainer", COLLECTOR} == seen

@@ -72,7 +72,13 @@ def test_every_reason_for_which_a_pod_cannot_start_is_on_the_page_and_is_stuck()
 
 def test_every_refusal_is_on_the_page_and_no_other() -> None:
     told = [reason for row in rows("Pods and Trials that are refused") for reason in names(row[0])]
-    of_pods = (apply.QUOTA_EXHAUSTED, apply.POD_REFUSED, apply.TEMPLATE_NOT_ALLOWED, apply.POD_NOT_DELETED)
+    of_pods = (
+        apply.QUOTA_EXHAUSTED,
+        apply.POD_REFUSED,
+        apply.TEMPLATE_NOT_ALLOWED,
+        apply.POD_NOT_CREATED,
+        apply.POD_NOT_DELETED,
+    )
     assert told == [*of_pods, reconcile.INVALID_SPEC, reconcile.TRIALS_DO_NOT_FIT, reconcile.TRIAL_REFUSED]
     source = "".join((ROOT / "operator/halvard" / name).read_text() for name in ("apply.py", "reconcile.py"))
     assert set(told) == set(re.findall(r'^[A-Z_]+ = "([A-Z]\w+)"$', source, re.MULTILINE))

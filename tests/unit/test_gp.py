@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halvard.samplers import make_sampler
 from halvard.samplers.evidence import Evidence
 from halvard.samplers.gp import confidence_bound, expected_improvement, observed, probability_of_improvement
 from halvard.study import Value
 from halvard.tried import Tried
-from unit.searches import MIXED, ask, best, network, results, study_spec
+from unit.searches import MIXED, ask, best, make_sampler, network, results, study_spec
 
 DRAWS = np.random.default_rng(0).standard_normal(400_000)
 

@@ -70,11 +70,19 @@ async def test_a_report_below_the_budget_is_answered_at_once(cache: Cache) -> No
     inbox = Inbox(cache, woken.append)
     assert await inbox.push(POD, [report(1), report(2)], 3) == Answer(budget=3)
     assert woken == [STUDY]
-    started, *reported = inbox.take(STUDY)
+    started, *reported = inbox.take(STUDY).values()
     assert isinstance(started, Started)
     told = [(e.trial, e.attempt, e.pod, e.at - started.at, e.report.step) for e in reported if isinstance(e, Reported)]
     assert told == [(3, 1, "pod", 3, 1), (3, 1, "pod", 3, 2)]
-    assert inbox.take(STUDY) == []
+    assert inbox.take(STUDY) == {}
+
+
+@pytest.mark.parametrize(("pod", "stored"), [("pod", 2), ("another", 0)])
+async def test_a_pod_hears_which_of_its_own_checkpoints_is_stored(cache: Cache, pod: str, stored: int) -> None:
+    manifest = trial(11)
+    manifest["status"]["checkpoint"] = {"name": "step-2", "step": 2, "attempt": 1, "pod": pod}
+    cache.trials.seen(manifest)
+    assert await Inbox(cache, lambda _: None).push(POD, [report(1)], 3) == Answer(budget=3, stored=stored)
 
 
 async def test_a_report_at_the_budget_waits_for_its_verdict(cache: Cache) -> None:
@@ -115,7 +123,7 @@ async def test_an_attempt_that_is_over_is_told_why_and_not_believed(cache: Cache
     inbox = Inbox(cache, lambda _: None)
     answer = await inbox.push(POD, [report(3)], 3)
     assert answer == Answer(stop="paused: place 4 of 6", superseded=True)
-    assert inbox.take(STUDY) == []
+    assert inbox.take(STUDY) == {}
 
 
 async def test_a_pod_that_is_not_known_is_refused(cache: Cache) -> None:
@@ -128,6 +136,16 @@ async def test_a_pod_that_only_bears_the_labels_is_refused(cache: Cache) -> None
     cache.pods.seen(manifest("Pod", "forged", "forged", "somebody", {}, **labels))
     with pytest.raises(UnknownPod):
         await Inbox(cache, lambda _: None).push(PodIdentity("team-a", "forged", "forged"), [report(3)], 3)
+
+
+@pytest.mark.parametrize("labels", [{}, {"study": "other", "trial": "digits-0007", "attempt": "7"}])
+async def test_a_pod_whose_labels_were_edited_reports_for_its_own_attempt(cache: Cache, labels: dict[str, str]) -> None:
+    edited = manifest("Pod", "digits-0003-1", "pod", "trial", {}, **labels)
+    edited["metadata"]["resourceVersion"] = "11"
+    cache.pods.seen(edited)
+    inbox = Inbox(cache, lambda _: None)
+    assert await inbox.push(POD, [report(1)], 3) == Answer(budget=3)
+    assert {(event.trial, event.attempt) for event in inbox.take(STUDY).values()} == {(3, 1)}
 
 
 async def test_a_trial_of_an_earlier_study_of_that_name_is_refused(cache: Cache) -> None:
@@ -159,7 +177,48 @@ async def test_while_nothing_is_stored_only_so_many_reports_wait(cache: Cache, m
     monkeypatch.setattr(module, "MOST_WAITING", 4)
     inbox = Inbox(cache, lambda _: None)
     await inbox.push(POD, [report(1)], 3)
+    for _ in range(3):
+        assert await inbox.push(POD, [report(1)], 3) == Answer(budget=3)  # nothing new
+        inbox.give_back(STUDY, inbox.take(STUDY))
     with pytest.raises(Unavailable, match="2 reports of team-a/digits wait to be stored"):
-        await inbox.push(POD, [report(1), report(2)], 3)
+        await inbox.push(POD, [report(2), report(3), report(4)], 3)
     assert len(inbox.take(STUDY)) == 2
     assert await inbox.push(POD, [report(1), report(2)], 3) == Answer(budget=3)
+
+
+async def test_what_could_not_be_stored_comes_before_what_has_arrived_since_and_only_once(cache: Cache) -> None:
+    inbox = Inbox(cache, lambda _: None)
+    cache.trials.seen(trial(11, budget=9))
+    await inbox.push(POD, [Report(1, {"loss": 0.1}), Report(1, {"loss": 0.2})], 3)
+    taken = inbox.take(STUDY)
+    await inbox.push(POD, [Report(1, {"loss": 0.3}), Report(2, {"loss": 0.4})], 3)
+    inbox.give_back(STUDY, taken)
+    started, *reported = inbox.take(STUDY).values()
+    assert isinstance(started, Started)
+    assert [e.report.metrics["loss"] for e in reported if isinstance(e, Reported)] == [0.1, 0.4]
+
+
+@pytest.mark.parametrize("successor", ["another Pod", "no Pod", "another study"])
+async def test_nothing_is_kept_of_what_a_pod_said_that_is_not_there_any_more(cache: Cache, successor: str) -> None:
+    inbox = Inbox(cache, lambda _: None)
+    item = cache.studies.get(STUDY)
+    assert item is not None
+    assert isinstance(item.value, Study)
+    await inbox.push(POD, [report(1)], 3)
+    inbox.sift(item.value)
+    told = inbox.take(STUDY)
+    assert len(told) == 2
+    inbox.give_back(STUDY, told)
+    labels = {"study": "digits", "trial": "digits-0003", "attempt": "1"}
+    match successor:
+        case "another Pod":
+            again = manifest("Pod", "digits-0003-1", "other", "trial", {}, **labels)
+            again["metadata"]["resourceVersion"] = "12"
+            cache.pods.seen(again)
+            inbox.sift(item.value)
+        case "no Pod":
+            cache.pods.gone(manifest("Pod", "digits-0003-1", "pod", "trial", {}, **labels))
+            inbox.sift(item.value)
+        case "another study":
+            inbox.sift(item.value.model_copy(update={"uid": "another"}))
+    assert inbox.take(STUDY) == {}

@@ -7,9 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halvard.samplers import make_sampler
 from halvard.tried import Tried
-from unit.searches import MIXED, SQUARE, Objective, ask, best, bowl, network, results, search, steep, study_spec, why
+from unit.searches import (
+    MIXED,
+    SQUARE,
+    Objective,
+    ask,
+    best,
+    bowl,
+    make_sampler,
+    network,
+    results,
+    search,
+    steep,
+    study_spec,
+    why,
+)
 
 NEEDED = {"tpe": 10, "bohb": 7, "gp": 10}  # results, with four parameters
 RANDOM = {"tpe": "as 25% are", "bohb": "as 33% are", "gp": "as 25% are"}

@@ -10,7 +10,7 @@ from halvard import faults
 from halvard.observe import observe
 from halvard.pods import COLLECTOR
 from halvard_trainer.reports import Report
-from podstatus import BEGUN, DISTURBED, ENDED, condition, exited, pod
+from podstatus import BEGUN, DISTURBED, ENDED, beside, condition, exited, pod
 
 RUNNING = {"running": {"startedAt": BEGUN}}
 MESSAGE = '{"step":3,"metrics":{"val_loss":0.25,"bad":"NaN"},"checkpoint":"step-3"}'
@@ -38,14 +38,13 @@ def test_a_pod_says_whose_it_is() -> None:
 
 def test_a_running_trainer_has_started_and_not_ended() -> None:
     view = observe(pod(RUNNING, phase="Running", initContainerStatuses=collector(RUNNING)))
-    assert (seconds(BEGUN), None, None) == (view.started_at, view.ended_at, view.fault)
+    assert (seconds(BEGUN), None) == (view.started_at, view.ended_at)
     assert (view.lost, view.deleting, view.drained, view.stuck) == (False, False, False, None)
 
 
 def test_the_trainer_ends_the_attempt_while_its_sidecar_keeps_the_phase_running() -> None:
     view = observe(pod(exited(1), phase="Running", initContainerStatuses=collector(RUNNING)))
     assert (seconds(BEGUN), seconds(ENDED)) == (view.started_at, view.ended_at)
-    assert view.fault is not None
     assert view.fault.reason == faults.NON_ZERO_EXIT
 
 
@@ -57,7 +56,7 @@ def test_a_pod_is_drained_once_its_sidecar_has_ended_too() -> None:
 
 def test_a_sidecar_killed_while_the_trainer_runs_is_ignored() -> None:
     view = observe(pod(RUNNING, phase="Running", initContainerStatuses=collector(exited(137))))
-    assert (view.ended_at, view.fault) == (None, None)
+    assert (view.ended_at, view.drained) == (None, False)
 
 
 def test_a_failed_pod_whose_container_was_never_created_has_ended_at_its_last_change() -> None:
@@ -80,18 +79,46 @@ def test_a_container_that_could_not_be_executed_never_started() -> None:
 def test_a_pod_on_a_node_out_of_reach_is_lost() -> None:
     view = observe(pod(RUNNING, phase="Running", conditions=[TAINTED], deleted=DISTURBED))
     assert view.lost
-    assert view.fault is not None
     assert (view.fault.reason, view.fault.counted) == (faults.DISRUPTED, False)
     assert view.ended_at is None
 
 
 def test_a_pod_being_deleted_is_not_lost_while_its_node_ends_it() -> None:
     view = observe(pod(RUNNING, phase="Running", deleted=DISTURBED))
-    assert (view.deleting, view.lost, view.fault) == (True, False, None)
+    assert (view.deleting, view.lost, view.ended_at) == (True, False, None)
 
 
 def test_a_lost_pod_that_ended_after_all_is_no_longer_lost() -> None:
     assert not observe(pod(exited(143), conditions=[TAINTED], deleted=DISTURBED)).lost
+
+
+def test_a_pod_whose_sidecar_was_still_draining_on_a_node_out_of_reach_is_lost() -> None:
+    draining = collector(RUNNING)
+    cut_off = pod(exited(0), phase="Running", conditions=[TAINTED], deleted=DISTURBED, initContainerStatuses=draining)
+    view = observe(cut_off)
+    assert (view.lost, view.drained, view.fault.reason) == (True, False, faults.DISRUPTED)
+
+
+@pytest.mark.parametrize("state", [RUNNING, {"waiting": {"reason": "ImagePullBackOff"}}, {}])
+@pytest.mark.parametrize("sidecar", [RUNNING, {"waiting": {"reason": "CrashLoopBackOff"}}])
+def test_a_pod_is_left_behind_where_another_container_goes_on(state: dict[str, Any], sidecar: dict[str, Any]) -> None:
+    view = observe(beside(pod(exited(1), phase="Running", initContainerStatuses=collector(sidecar)), state))
+    assert (view.left_behind, view.drained, view.fault.reason) == (True, False, faults.NON_ZERO_EXIT)
+
+
+def test_a_pod_is_not_left_behind_by_a_trainer_that_runs_or_where_all_have_ended() -> None:
+    assert not observe(beside(pod(RUNNING, phase="Running"), RUNNING)).left_behind
+    draining = pod(exited(1), phase="Running", initContainerStatuses=collector(RUNNING))
+    assert not observe(beside(draining, exited(0))).left_behind
+    over = observe(beside(pod(exited(1), initContainerStatuses=collector(exited(0))), exited(143)))
+    assert (over.left_behind, over.drained) == (False, True)
+
+
+def test_what_became_of_a_pod_apart_from_its_deletion_is_known() -> None:
+    view = observe(pod(exited(1, at=DISTURBED), deleted=DISTURBED))
+    assert (view.fault.reason, view.own_fault.reason) == (faults.POD_DELETED, faults.NON_ZERO_EXIT)
+    same = observe(pod(exited(1)))
+    assert same.own_fault == same.fault
 
 
 @pytest.mark.parametrize("container", ["trainer", COLLECTOR])
@@ -119,7 +146,7 @@ def test_a_crashing_sidecar_does_not_make_a_running_trainer_stuck() -> None:
 @pytest.mark.parametrize("reason", ["Unschedulable", "SchedulingGated"])
 def test_waiting_for_a_place_is_a_queue_and_no_failure(reason: str) -> None:
     view = observe(pod(phase="Pending", conditions=[condition("PodScheduled", reason, status="False")]))
-    assert (view.stuck, view.fault, view.ended_at) == (None, None, None)
+    assert (view.stuck, view.ended_at) == (None, None)
 
 
 def test_the_last_report_is_in_the_sidecars_termination_message() -> None:
@@ -147,10 +174,23 @@ def test_a_pod_of_somebody_else_is_nobodys_attempt() -> None:
     assert (view.study, view.trial, view.attempt, view.ended_at, view.report) == ("", "", 0, None, None)
 
 
-def test_an_attempt_label_that_is_no_number_is_no_attempt() -> None:
-    odd = pod(RUNNING)
-    odd["metadata"]["labels"]["halvard.dev/attempt"] = "two"
-    assert observe(odd).attempt == 0
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("digits-0003-2", ("digits", "digits-0003", 2)),
+        ("a.b-0-12345-10", ("a.b-0", "a.b-0-12345", 10)),
+        ("digits-0003", ("", "", 0)),
+        ("digits-0003-02", ("", "", 0)),
+        ("digits-0003-two", ("", "", 0)),
+        ("digits-3-2", ("", "", 0)),
+        ("digits-0003-\u0662", ("", "", 0)),
+    ],
+)
+def test_a_pod_is_whose_its_name_says_whatever_its_labels_say(name: str, whose: tuple[str, str, int]) -> None:
+    edited = pod(RUNNING)
+    edited["metadata"] |= {"name": name, "labels": {"halvard.dev/trial": "digits-0007", "halvard.dev/attempt": "7"}}
+    view = observe(edited)
+    assert (view.study, view.trial, view.attempt) == whose
 
 
 STATES = st.none() | st.fixed_dictionaries(
@@ -195,9 +235,11 @@ STATUS = st.fixed_dictionaries(
 
 
 @given(STATUS, st.sampled_from(["", DISTURBED]))
-def test_no_shape_of_status_raises_and_an_end_always_has_a_reason(status: dict[str, Any], deleted: str) -> None:
+def test_no_shape_of_status_raises_and_what_did_not_end_never_counts(status: dict[str, Any], deleted: str) -> None:
     view = observe(pod(deleted=deleted, **status))
-    assert (view.fault is not None) == (view.ended_at is not None or view.lost)
+    over = view.ended_at is not None or view.lost
+    assert over or (view.fault.reason in {faults.DISRUPTED, faults.POD_VANISHED} and not view.drained)
+    assert deleted or view.own_fault == view.fault
 
 
 def said(step: int, code: int = 0) -> dict[str, Any]:

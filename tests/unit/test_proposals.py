@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from halvard.samplers import Proposal, make_sampler
+from halvard.samplers import Proposal
 from halvard.study import StudySpec, Value
 from halvard.tried import Tried
+from unit.searches import make_sampler
 
 FINITE: list[dict[str, Any]] = [
     {"name": "optimizer", "choice": ["sgd", "adamw"]},
@@ -15,8 +16,8 @@ FINITE: list[dict[str, Any]] = [
     {"name": "warmup", "choice": [True, 1]},
 ]
 COMBINATIONS = 8
-SAMPLERS = ["random", "sobol", "grid", "tpe", "bohb", "gp"]
-CONTINUOUS = ["random", "sobol", "tpe", "bohb", "gp"]
+CONTINUOUS = ["random", "sobol", "tpe", "bohb", "gp", "auto"]
+SAMPLERS = [*CONTINUOUS, "grid"]
 
 
 def study_spec(axes: list[dict[str, Any]], sampler: str, points: list[dict[str, Value]] | None = None) -> StudySpec:
@@ -80,6 +81,18 @@ def test_a_space_with_a_real_number_somewhere_is_never_exhausted(sampler: str) -
     assert len(typed(proposals)) == 120
     if sampler != "gp":  # which may find that one corner more promising than all others together
         assert typed(proposals) >= {repr([("method", n)]) for n in range(80) if n != 7}
+
+
+def test_the_last_few_combinations_are_found_wherever_they_are_and_none_is_always_the_first() -> None:
+    left = {90, 300, 500, 700, 999}
+    spec = study_spec([{"name": "n", "int": {"min": 1, "max": 1000}}], "random")
+    tried = {n: Tried({"n": n}, {}, failed=False) for n in range(1, 1001) if n not in left}
+    proposals = [make_sampler(spec).propose(index, tried) for index in range(1001, 1081)]
+    assert proposals == [make_sampler(spec).propose(index, tried) for index in range(1001, 1081)]
+    last = "new trial: random, of the combinations that were not tried"
+    walked = [each.parameters["n"] for each in proposals if each and each.why == last]
+    assert len(walked) > 40
+    assert set(walked) == left
 
 
 def test_a_random_draw_that_is_new_is_not_drawn_again() -> None:

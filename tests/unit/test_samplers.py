@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from halvard import study
-from halvard.samplers import Sampler, make_sampler
+from halvard.samplers import Sampler
 from halvard.study import StudySpec, Value
 from halvard.tried import Tried
+from unit.searches import make_sampler
 
 AXES: list[dict[str, Any]] = [
     {"name": "lr", "float": {"min": 1e-5, "max": 0.1, "scale": "log"}},

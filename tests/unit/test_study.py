@@ -116,6 +116,18 @@ def test_a_trial_is_read_as_the_api_server_holds_it() -> None:
             [{"name": "a", "float": {"min": 1, "max": 3}}, {"name": "b", "choice": [1], "when": {"a": ["2"]}}],
             'spec.parameters[1].when.a: Invalid value: "2" is not a value of the parameter a',
         ),
+        (
+            [
+                {"name": "a", "choice": [1, 2, True]},
+                {"name": "b", "choice": ["u"], "when": {"a": [1, 2]}},
+                {"name": "c", "choice": ["v"], "when": {"b": ["u"], "a": [2]}},
+                {"name": "d", "choice": ["w"], "when": {"a": [True, 1], "c": ["v"]}},
+            ],
+            (
+                'spec.parameters[3].when: Invalid value: {"a": [true, 1], "c": ["v"]} '
+                "never holds: with what its parents need, no value of a is left"
+            ),
+        ),
     ],
 )
 def test_a_condition_that_can_never_hold_is_refused(parameters: list[dict[str, Any]], words: str) -> None:

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from halvard.samplers import make_sampler
 from halvard.samplers.parzen import Parzen
 from halvard.tried import Tried
-from unit.searches import SQUARE, ask, bowl, results, study_spec
+from unit.searches import SQUARE, ask, bowl, make_sampler, results, study_spec
 
 
 def test_more_parameters_need_more_results() -> None:

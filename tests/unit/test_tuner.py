@@ -136,9 +136,37 @@ def test_a_trial_that_had_converged_counts_with_its_best_value_and_any_other_tha
     assert tuner.converged(0) == results.get(9)
 
 
-def test_a_report_of_a_trial_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match="no report can come from trial 5: it does not exist"):
-        Tuner(study_spec()).tell(5, 1, 0.5)
+@pytest.mark.parametrize("scheduler", [{"asha": {"maxBudget": 9}}, {"hyperband": {"maxBudget": 9}}])
+def test_what_cannot_be_said_of_a_trial_is_refused_and_changes_nothing(scheduler: Any) -> None:
+    tuner = Tuner(study_spec(scheduler=scheduler))
+    with pytest.raises(ValueError, match="no report can come from trial 5: it does not exist, there is none yet"):
+        tuner.tell(5, 1, 0.5)
+    ask(tuner)
+    with pytest.raises(ValueError, match="nobody can withdraw trial 5: it does not exist, the last is 0"):
+        tuner.withdraw(5)
+    assert tuner.withdraw(0) == 2
+    with pytest.raises(ValueError, match="no report can come from trial 0: it was withdrawn"):
+        tuner.tell(0, 9, 0.5)
+    with pytest.raises(ValueError, match="nobody can withdraw trial 0: it was withdrawn"):
+        tuner.withdraw(0)
+    assert ask(tuner).order == 3
+
+
+@pytest.mark.parametrize("state", ["Failed", "Stopped"])
+def test_a_stored_trial_that_is_over_is_refused_a_report_too(state: Literal["Failed", "Stopped"]) -> None:
+    tuner = Tuner(study_spec(), [trial(0, 1, {}, state)])
+    with pytest.raises(ValueError, match="no report can come from trial 0: it was withdrawn"):
+        tuner.tell(0, 1, 0.5)
+
+
+def test_seconds_count_as_they_are_stored() -> None:
+    listener, store = Listener(), Store()
+    tuner = Tuner(study_spec(), sampler=lambda _forecaster: listener)
+    leg = ask(tuner)
+    store.decide(leg)
+    store.result(0, 0.5, 2 / 3, tuner.tell(0, leg.budget, 0.5, 2 / 3).order)
+    ask(tuner)
+    assert listener.tried[0].seconds == {1: store.trials[0].status.rungs[0].seconds}
 
 
 def test_a_result_told_twice_is_refused() -> None:
@@ -323,7 +351,7 @@ def take(step: Step, tuner: Tuner, store: Store) -> Leg | Answer | None:
             return report(tuner, store, index, Report(at, {"loss": step.value}))
     if step.kind == "tell" and running:
         index = running[step.which % len(running)]
-        seconds = 1.0 + step.which % 7
+        seconds = (1 + step.which % 7) / 3
         answer = tuner.tell(index, store.trials[index].spec.budget, step.value, seconds)
         store.result(index, step.value, seconds, answer.order)
         return answer
@@ -364,25 +392,68 @@ def test_a_tuner_rebuilt_at_any_moment_goes_on_as_if_nothing_had_happened(
         assert store.trials == again.trials
 
 
-@pytest.mark.parametrize("sampler", ["random", "sobol", "grid", "tpe"])
-@pytest.mark.parametrize("seed", range(3))
-def test_in_a_long_study_a_tuner_rebuilt_before_every_question_asks_for_the_same_leg(sampler: str, seed: int) -> None:
-    axes = FINITE if sampler == "grid" else AXES
-    points = [{"kind": "b"}] if sampler == "grid" else POINTS
-    spec = study_spec(None, sampler={sampler: {}}, parameters=axes, initialPoints=points, seed=seed)
-    tuner, store, rng = Tuner(spec), Store(), np.random.default_rng(seed)
-    decisions = set()
-    for _ in range(200):
-        kind = rng.choice(["ask", "tell", "fail"], p=[0.45, 0.5, 0.05])
-        step = Step(kind, int(rng.integers(1000)), float(rng.choice([math.nan, rng.random()], p=[0.2, 0.8])))
-        stored = [store.trials[index] for index in rng.permutation([*store.trials])]
-        rebuilt = Tuner(spec, stored).ask() if kind == "ask" else None
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "asha": {"asha": {"maxBudget": 9}},
+    "brackets": {"asha": {"maxBudget": 9, "brackets": 2, "control": 0.3}},
+    "hyperband": {"hyperband": {"maxBudget": 9}},
+    "adaptive": {"adaptive": {"maxBudget": 9}},
+    "median": {"median": {"budget": 9, "grace": 2, "trials": 3}},
+    "patience": {"patience": {"budget": 9, "patience": 2}},
+    "none": {"none": {"budget": 3}},
+}
+LEARNERS = {"tpe", "bohb", "gp", "auto"}
+REBUILT_EVERY = 6
+
+
+def loss(trial: Trial) -> float:
+    """What there is to learn of a trial, and what there is not."""
+    noise = np.random.default_rng([trial.index, trial.spec.budget])
+    if noise.random() < 0.05:
+        return math.nan
+    parameters = trial.spec.parameters
+    away = math.log10(float(parameters["lr"])) + 3 if "lr" in parameters else (float(parameters["n"]) - 4) / 3
+    return away**2 + 1 / trial.spec.budget + 0.1 * float(noise.random())
+
+
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+@pytest.mark.parametrize("sampler", ["random", "sobol", "grid", *sorted(LEARNERS)])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_sampler_with_every_scheduler_decides_the_same_when_rebuilt(
+    scheduler: str, sampler: str, goal: str
+) -> None:
+    """The models among them included, and each has something to say."""
+    grid = [{"name": "n", "int": {"min": 1, "max": 12}}, {"name": "kind", "choice": ["a", "b", "c"]}]
+    axes, points = (grid, [{"kind": "b"}]) if sampler == "grid" else (AXES, POINTS)
+    spec = study_spec(
+        None,
+        sampler={sampler: {}},
+        scheduler=SCHEDULERS[scheduler],
+        parameters=axes,
+        initialPoints=points,
+        objective={"metric": "loss", "goal": goal},
+        seed=len(scheduler),
+    )
+    rng, sign = np.random.default_rng(len(sampler)), spec.objective.sign
+    tuner, store = Tuner(spec), Store()
+    rebuilt, again = tuner, store
+    decisions = list[str]()
+    for number in range(120):
+        if number % REBUILT_EVERY == 0:
+            stored = [store.trials[index] for index in rng.permutation([*store.trials])]
+            rebuilt, again = Tuner(spec, stored), Store(dict(store.trials))
+        running = [trial for trial in store.trials.values() if trial.assigned]
+        which = int(rng.integers(1000))
+        value = sign * loss(running[which % len(running)]) if running else 0.0
+        kind = "fail" if number % 30 == 20 else rng.choice(["ask", "tell", "report"], p=[0.48, 0.44, 0.08])
+        step = Step(kind, which, value)
         answer = take(step, tuner, store)
-        if kind == "ask":
-            assert rebuilt == answer
-            decisions |= {answer.decision.split(" on ")[0]} if isinstance(answer, Leg) and answer.new else set()
-    assert ("new trial: tpe" in decisions) is (sampler == "tpe")
+        assert answer == take(step, rebuilt, again)
+        assert store.trials == again.trials
+        decisions += [answer.decision] if isinstance(answer, Leg) else []
     assert "new trial: initialPoints[0]" in decisions
+    assert any(why.startswith(f"new trial: {sampler} on ") for why in decisions) is (sampler in LEARNERS)
+    assert any("final value expected" in why for why in decisions) is (scheduler == "adaptive")
+    assert any(trial.status.state == "Failed" for trial in store.trials.values())
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,24 @@ def test_the_stored_trials_are_all_that_a_restart_needs(
         stored.append([(t["spec"], [(r["budget"], r["value"]) for r in t["status"]["rungs"]]) for t in trials])
     assert stored[0] == stored[1]
     assert len(stored[0]) == 12
+
+
+def test_a_restart_after_every_leg_decides_the_same_where_decisions_depend_on_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = examples(TUNER)[1].replace('{"asha": {"maxBudget": 9}}', '{"adaptive": {"maxBudget": 9}}')
+    example = example.replace('"trials": 12', '"trials": 30').split("search(legs=5)")[0]
+    stored = []
+    for name, search in (("stopped", "for _ in range(50):\n    search(legs=1)\n"), ("straight", "search(legs=50)\n")):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        clock = count()
+        with monkeypatch.context() as patch:
+            patch.setattr("time.time", lambda clock=clock: next(clock) ** 1.5 / 7)
+            run(example + search, capsys)
+        stored.append(json.loads(Path("trials.json").read_text()))
+    assert stored[0] == stored[1]
+    assert any("s per unit" in trial["spec"]["decision"] for trial in stored[0])
 
 
 def test_a_simulation_from_python_gives_its_cost_and_its_best(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,12 +29,12 @@ def save(directory: Path, step: int, write: Save) -> Path:
     write(unfinished)
     if not unfinished.exists():
         raise FileNotFoundError(f"checkpoint: the function given saved nothing at {unfinished}")
-    _sync(unfinished)
+    _sync_all(unfinished)
     remove(final)
     files.replace(_sums(final), json.dumps({name: [_size(file), _crc(file)] for name, file in _files(unfinished)}))
-    _sync_one(_sums(final))
+    sync(_sums(final))
     unfinished.rename(final)
-    _sync_one(directory)
+    sync(directory)
     return final
 
 
@@ -48,24 +47,13 @@ def remove(checkpoint: Path) -> None:
     _sums(checkpoint).unlink(missing_ok=True)
 
 
-def usable(named: Path | None, start: int, budget: int) -> tuple[Path | None, int]:
-    """Return the checkpoint to go on from and its step: the one named, or what is left where that is damaged.
-
-    That is the newest sound one that any attempt of the trial has saved below the budget (beyond it, the trial would be
-    compared with others that have trained less); where there is none, nothing and 0.
-    """
-    if named is None or not (why := damage(named)):
-        return named, start
-    _say(f"checkpoint {named} is not used: {why}")
-    steps = {path: int(path.name[5:]) for path in _of_the_trial(named) if path.name[5:].isdecimal() and path != named}
-    for path in sorted(steps, key=lambda path: (steps[path], path), reverse=True):
-        if steps[path] < budget and not (why := damage(path)):
-            _say(f"going on from checkpoint {path}")
-            return path, steps[path]
-        if steps[path] < budget:
-            _say(f"checkpoint {path} is not used: {why}")
-    _say("starting over")
-    return None, 0
+def sync(path: Path) -> None:
+    """Have what was written to a file or a directory on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def damage(checkpoint: Path) -> str:
@@ -81,15 +69,6 @@ def damage(checkpoint: Path) -> str:
         return next((f"{name} is corrupt" for name, (_, crc) in sums.items() if _crc(held[name]) != crc), "")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         return f"it cannot be read: {error}"
-
-
-def _of_the_trial(named: Path) -> Iterator[Path]:
-    """The checkpoints beside the one named, and in the directories of the trial's other attempts: `attempt-<n>...`."""
-    parts = named.parent.parts
-    attempt = max((place for place, part in enumerate(parts) if part.startswith("attempt-")), default=None)
-    if attempt is None:
-        return named.parent.glob("step-*")
-    return Path(*parts[:attempt]).glob(str(Path("attempt-*", *parts[attempt + 1 :], "step-*")))
 
 
 def _files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
@@ -117,18 +96,6 @@ def _crc(path: Path) -> int:
     return crc
 
 
-def _sync(path: Path) -> None:
+def _sync_all(path: Path) -> None:
     for each in [*path.rglob("*"), path]:
-        _sync_one(each)
-
-
-def _sync_one(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _say(text: str) -> None:
-    print(f"halvard: {text}", file=sys.stderr, flush=True)
+        sync(each)

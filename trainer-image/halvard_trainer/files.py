@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+ACKNOWLEDGED = "acknowledged.json"
+"""Beside the verdict: `{"step": 3}`, the checkpoint that others would go on from. The sidecar writes it."""
+
 
 def replace(path: Path, text: str) -> None:
     """Put `text` in the place of the file at once: a reader sees the old or the new, never a part."""

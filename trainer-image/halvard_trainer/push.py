@@ -93,6 +93,8 @@ class Pusher:
         self._changed = changed
         self._verdict = verdict
         self._spool = spool
+        self._acknowledged = verdict.with_name(files.ACKNOWLEDGED)
+        self._stored = 0  # the step of the checkpoint that is
         self._began = time.monotonic()  # about when the trainer did: the sidecar starts just before it
         self._pushed_at = float("-inf")
         self._ending = False
@@ -155,8 +157,17 @@ class Pusher:
         # Before the spool: a sidecar killed in between pushes again and is told again.
         while verdict and not self._written(self._verdict, compact(verdict)) and not self._ending:
             self._pause(COALESCE)  # nothing that is pushed meanwhile would matter: the trainer waits for this
+        self._tell_what_is_stored(body)
         self._written(self._spool, spooled(self._outbox))  # without it, a sidecar that is started again repeats itself
         return True
+
+    def _tell_what_is_stored(self, body: Mapping[str, object]) -> None:
+        """Let the trainer know from which checkpoint others go on, so that it removes none but older ones."""
+        stored = body.get("stored")
+        if not isinstance(stored, int) or stored <= self._stored:
+            return
+        if self._written(self._acknowledged, compact({"step": stored})):
+            self._stored = stored
 
     def _written(self, path: Path, text: str) -> bool:
         """Replace a file; return whether that went well. The disk may be full, and have room again later."""

@@ -20,13 +20,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from halvard_trainer import checkpoints, files
+from halvard_trainer import checkpoints, files, resuming
 from halvard_trainer.checkpoints import Save
+from halvard_trainer.keeping import Kept
 from halvard_trainer.reports import parse_line, termination_message
 
 POLL = 0.02  # seconds between two looks for a verdict
 TERMINATION_BYTES = 1024
-CHECKPOINTS_KEPT = 2
 
 
 class Trial:
@@ -53,8 +53,8 @@ class Trial:
         self.name = _text(environment, "HALVARD_TRIAL")
         self.budget = _whole(environment, "HALVARD_BUDGET")
         self.checkpoint_dir = _path(environment, "HALVARD_CHECKPOINT_DIR")
-        self.resume_from, self.start = checkpoints.usable(
-            _path(environment, "HALVARD_RESUME_FROM"), _whole(environment, "HALVARD_START"), self.budget
+        self.resume_from, self.start = resuming.usable(
+            _path(environment, "HALVARD_RESUME_FROM"), _whole(environment, "HALVARD_START")
         )
         self._reports = Path(_text(environment, "HALVARD_REPORTS"))
         self._verdict = Path(_text(environment, "HALVARD_VERDICT"))
@@ -62,7 +62,8 @@ class Trial:
         self._termination_log = Path(environment.get("HALVARD_TERMINATION_LOG", "/dev/termination-log"))
         self._step = self.start
         self._has_result = False
-        self._saved: list[Path] = []
+        has_sidecar = "HALVARD_POD" in environment  # the kubelet sets it in every Pod of a trial
+        self._kept = Kept(self._verdict.with_name(files.ACKNOWLEDGED) if has_sidecar else None)
 
     @classmethod
     def from_environment(cls) -> Trial:
@@ -88,17 +89,21 @@ class Trial:
         """Report the metrics of the current step; NaN and infinities are fine. ValueError where it would not be taken.
 
         `checkpoint` is the name of something already in `checkpoint_dir`, or a function that saves to the path it is
-        given, not called where the study keeps no checkpoints. The last two that functions saved are kept.
+        given, not called where the study keeps no checkpoints. What functions saved is removed once it is not needed:
+        the last two that are known to be acknowledged stay, and all that came after.
         """
         if self._step == self.start:
             raise RuntimeError("report() belongs inside `for step in trial.steps():`")
-        name = self._save(checkpoint) if callable(checkpoint) else checkpoint
+        saved = self._save(checkpoint) if callable(checkpoint) else None
+        name = saved.name if saved else checkpoint if isinstance(checkpoint, str) else None
         numbers = {metric: _float(metric, value) for metric, value in metrics.items()}
         line = json.dumps({"step": self._step, **numbers, **({"checkpoint": name} if name else {})})
         report = parse_line(line)  # here, where the traceback shows whose report it is
         _append(self._reports, line + "\n")
         if self._step >= self.budget and not self._has_result:
             self._tell(termination_message(report, TERMINATION_BYTES))
+        if saved:
+            self._kept.reported(self._step, saved)
 
     def _tell(self, result: str) -> None:
         """Leave a result that has no answer for the kubelet; without one, it takes the end of the log of a failure."""
@@ -138,15 +143,12 @@ class Trial:
             return {}
         return value
 
-    def _save(self, save: Save) -> str | None:
+    def _save(self, save: Save) -> Path | None:
         if self.checkpoint_dir is None:
             return None
-        saved = checkpoints.save(self.checkpoint_dir, self._step, save)
-        self._saved = [*(path for path in self._saved if path != saved), saved]
-        for old in self._saved[:-CHECKPOINTS_KEPT]:
-            checkpoints.remove(old)
-        self._saved = self._saved[-CHECKPOINTS_KEPT:]
-        return saved.name
+        if self.resume_from:
+            resuming.note(self.checkpoint_dir, self.resume_from, self.start)
+        return checkpoints.save(self.checkpoint_dir, self._step, save)
 
 
 def _float(metric: str, value: SupportsFloat) -> float:

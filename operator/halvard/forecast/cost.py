@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halvard.forecast.process import features
-from halvard.forecast.records import first_levels, latest_levels
+from halvard.forecast.records import Flags, first_levels, latest_levels
 from halvard.forecast.ridge import Ridge
 
 FEWEST = 10  # measured trials, or no costs are compared
@@ -13,14 +13,17 @@ FEWEST_PAIRS = 3  # trials with two legs
 LEAST_SHARE = 0.05  # of a leg that is training, whatever the start takes
 
 Array = NDArray[np.float64]
+Units = NDArray[np.intp]
 
 
 class Cost:
     """Seconds per unit of budget; 1 for all where too little was measured."""
 
-    def __init__(self, seconds: Array, budgets: tuple[int, ...], choices: tuple[int, ...], points: Array) -> None:
-        """Takes the seconds of the legs (n, rungs), NaN where unknown, and the trials' points (n, d)."""
-        self._units, self._choices = np.diff(budgets, prepend=0), choices
+    def __init__(
+        self, seconds: Array, came: Flags, budgets: tuple[int, ...], choices: tuple[int, ...], points: Array
+    ) -> None:
+        """Takes the seconds of the legs (n, rungs), NaN where unknown, where results came, and the points (n, d)."""
+        self._units, self._choices = units_of_legs(came, budgets), choices
         self._rates = rates(seconds, self._units)
         rows = np.flatnonzero(~np.isnan(self._rates))
         self.known = len(rows) >= FEWEST
@@ -53,29 +56,36 @@ class Cost:
         return np.hstack([np.ones((len(at), 1)), at, at**2])
 
 
-def rates(seconds: Array, units: NDArray[np.intp]) -> Array:
+def units_of_legs(came: Flags, budgets: tuple[int, ...]) -> Units:
+    """Returns what a leg to each rung trains (n, rungs): a first one all of its budget, a later one what is new."""
+    first = np.argmax(came, axis=1)
+    units: Units = np.where(np.arange(len(budgets)) <= first[:, None], budgets, np.diff(budgets, prepend=0))
+    return units
+
+
+def rates(seconds: Array, units: Units) -> Array:
     """Returns seconds per unit (n,) of the latest leg of each trial, its Pod's start taken off; NaN where unknown.
 
     A first leg begins with that start, a later one only where the trial was not promoted in its Pod: of the two rates
     that this makes possible, the one nearer to the first leg's is taken.
     """
-    first, latest = first_levels(seconds), latest_levels(seconds)
-    began = np.take_along_axis(seconds, first[:, None], axis=1)[:, 0]
-    last = np.take_along_axis(seconds, latest[:, None], axis=1)[:, 0]
-    start = start_up(began, units[first], last, units[latest])
-    rate = np.maximum(began - start, LEAST_SHARE * began) / units[first]
-    warm, cold = last / units[latest], np.maximum(last - start, LEAST_SHARE * last) / units[latest]
+    rows, first, latest = np.arange(len(seconds)), first_levels(seconds), latest_levels(seconds)
+    began, last = seconds[rows, first], seconds[rows, latest]
+    few, more = units[rows, first], units[rows, latest]
+    start = start_up(began, few, last, more)
+    rate = np.maximum(began - start, LEAST_SHARE * began) / few
+    warm, cold = last / more, np.maximum(last - start, LEAST_SHARE * last) / more
     later = np.where(np.abs(np.log(cold / rate)) < np.abs(np.log(warm / rate)), cold, warm)
     return np.where(latest > first, later, rate)
 
 
-def start_up(first: Array, units: NDArray[np.intp], last: Array, more: NDArray[np.intp]) -> float:
+def start_up(first: Array, units: Units, last: Array, more: Units) -> float:
     """Returns the seconds that a first leg takes beyond its share of what later legs take; 0 where too little is known.
 
     Takes seconds and units of the first and of the latest legs, of which those with the most units say most.
     """
     for least in (6, 2):
-        pairs = more >= least * units
+        pairs = (more >= least * units) & np.isfinite(first - last)
         if pairs.sum() >= FEWEST_PAIRS:
             beyond = first[pairs] - last[pairs] * units[pairs] / more[pairs]
             return max(0.0, float(np.median(beyond)))

@@ -45,7 +45,7 @@ class Forecast:
         self.came, self.finite = ~np.isnan(known.values), np.isfinite(known.values)
         self.results = int(self.came.sum())
         own, noise, self._scale = outlook(known)
-        self._cost = Cost(known.seconds, budgets, prior.choices, known.points)
+        self._cost = Cost(known.seconds, self.came, budgets, prior.choices, known.points)
         self.rate, self.legs = self._cost.of_trials(known.points)
         ranked = np.argsort(own, kind="stable")
         rows = chosen(ranked)

@@ -27,7 +27,7 @@ class Forecaster:
         self._choices = tuple(len(parameter.choice or ()) for parameter in spec.parameters)
         self._records: Records | None = None
         self._news: dict[int, Tried] = {}
-        self._forecast: Forecast | str | None = None
+        self._forecast: Forecast | str | Exception | None = None
         self._prior: tuple[int, Prior] | None = None  # with how many results it was fitted to
 
     def learn(self, index: int, tried: Tried) -> None:
@@ -37,12 +37,17 @@ class Forecaster:
             self._forecast = None
 
     def forecast(self) -> Forecast | str:
-        """Returns what is to be expected of each trial, or why nothing can be said, for people."""
+        """Returns what is to be expected of each trial, or why nothing can be said yet, for people.
+
+        Raises ValueError or ArithmeticError where the model fails.
+        """
         if self._forecast is None:
             try:
                 self._forecast = self._made(self._told())
             except (ValueError, ArithmeticError) as error:  # those of numpy.linalg are among them
-                self._forecast = f"the model failed: {error}"
+                self._forecast = error
+        if isinstance(self._forecast, Exception):
+            raise self._forecast.with_traceback(None)
         return self._forecast
 
     def pending(self) -> Array:

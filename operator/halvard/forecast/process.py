@@ -54,15 +54,8 @@ class Process:
         self._noise = noise + prior.nugget
         self._residuals = targets - prior.mean
         factor = cholesky(covariance(prior, self._features, self._features) + np.diag(self._noise))
-        self._log_determinant = 2 * float(np.log(np.diagonal(factor)).sum())
         self._whitening = np.linalg.inv(factor)  # its transpose times itself is the inverse of the covariance
         self._white = self._whitening @ self._residuals
-
-    @property
-    def log_likelihood(self) -> float:
-        """The logarithm of the marginal likelihood of the targets; 0 where there are none."""
-        count = len(self._white)
-        return -0.5 * (float(self._white @ self._white) + self._log_determinant + count * float(np.log(2 * np.pi)))
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Returns mean (m,) and variance (m,) of the function at points (m, d); what is seen varies more."""

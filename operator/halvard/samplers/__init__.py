@@ -22,8 +22,8 @@ MakeSampler = Callable[[Forecaster], Sampler]
 """Makes a sampler that learns from this forecaster too."""
 
 
-def make_sampler(spec: StudySpec, forecaster: Forecaster | None = None) -> Sampler:
-    """Returns the study's sampler, which shares `forecaster` with whoever has it too.
+def make_sampler(spec: StudySpec, forecaster: Forecaster) -> Sampler:
+    """Returns the study's sampler; `auto` learns from `forecaster`, which is told of the trials by whoever has it too.
 
     Raises ValueError where `spec.sampler` names none.
     """
@@ -32,7 +32,7 @@ def make_sampler(spec: StudySpec, forecaster: Forecaster | None = None) -> Sampl
     return CubeSampler(spec, _points(spec, forecaster))
 
 
-def _points(spec: StudySpec, forecaster: Forecaster | None) -> Points:
+def _points(spec: StudySpec, forecaster: Forecaster) -> Points:
     if spec.sampler.random is not None:
         return Random(len(spec.parameters), spec.seed)
     if spec.sampler.sobol is not None:

@@ -29,38 +29,31 @@ Array = NDArray[np.float64]
 class Auto:
     """Draws where the forecast promises most; at random where there is none, and always for a share."""
 
-    def __init__(self, spec: StudySpec, forecaster: Forecaster | None = None) -> None:
-        """Takes a study, and the forecaster that is told of its trials; without, each proposal makes its own."""
-        self._spec = spec
+    def __init__(self, spec: StudySpec, forecaster: Forecaster) -> None:
+        """Takes a study, and the forecaster that is told of its trials."""
+        self._seed = spec.seed
         self._forecaster = forecaster
         self._candidates = Candidates(spec.parameters)
         self._random = Random(len(spec.parameters), spec.seed)
 
-    def draws(self, index: int, tried: Mapping[int, Tried]) -> Iterator[Draw]:
-        """Yields the candidates, the most promising first, then random points; `why` says which, and why."""
-        forecaster = self._forecaster or self._taught(tried)
-        forecast = forecaster.forecast()
+    def draws(self, index: int, tried: Mapping[int, Tried]) -> Iterator[Draw]:  # noqa: ARG002  # the forecaster knows
+        """Yields the candidates, the most promising first, then random points; `why` says which, and why.
+
+        Raises ValueError or ArithmeticError where the model fails.
+        """
+        forecast = self._forecaster.forecast()
         if isinstance(forecast, str):
             return self._at_random(index, forecast)
         if forecast.skill <= 0:
             return self._at_random(index, "as nothing was learnt yet about where good trials lie")
-        rng = generator(self._spec.seed, index, 0)
+        rng = generator(self._seed, index, 0)
         if rng.random() < RANDOM_SHARE:
             return self._at_random(index, f"as {RANDOM_SHARE:.0%} are")
-        try:
-            promising = self._promising(forecast, forecaster.pending(), rng)
-        except (ValueError, ArithmeticError) as error:  # those of numpy.linalg are among them
-            return self._at_random(index, f"the model failed: {error}")
+        promising = self._promising(forecast, self._forecaster.pending(), rng)
         return chain(promising, self._random.others(index, "new trial: random, what auto proposed was tried before"))
 
     def _at_random(self, index: int, why: str) -> Iterator[Draw]:
         return (draw._replace(why=f"new trial: random, {why}") for draw in self._random.draws(index, {}))
-
-    def _taught(self, tried: Mapping[int, Tried]) -> Forecaster:
-        forecaster = Forecaster(self._spec)
-        for index, each in tried.items():
-            forecaster.learn(index, each)
-        return forecaster
 
     def _promising(self, forecast: Forecast, pending: Array, rng: np.random.Generator) -> list[Draw]:
         best = np.argsort(forecast.mean, kind="stable")[: math.ceil(NEAR_SHARE * len(forecast.mean))]

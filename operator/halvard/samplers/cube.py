@@ -1,15 +1,12 @@
 """From points of the unit cube to trials: the user's own points first, and nothing tried twice while there is more."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple, Protocol
 
 from halvard.samplers.sampler import Proposal
 from halvard.space import combinations, decode, equal, value_at
 from halvard.study import StudySpec, Value
 from halvard.tried import Tried
-
-REDRAWS = 64
 
 
 class Draw(NamedTuple):
@@ -23,7 +20,7 @@ class Points(Protocol):
     """Draws points of the unit cube."""
 
     def draws(self, index: int, tried: Mapping[int, Tried]) -> Iterator[Draw]:
-        """Yields points for trial `index` without end: the one to take first, then those to take instead of it."""
+        """Yields points for trial `index`, one at least: the one to take first, then those to take instead of it."""
 
 
 class CubeSampler:
@@ -46,20 +43,19 @@ class CubeSampler:
         parameters = decode(self._parameters, first.point)
         if self._unique(parameters) or not any(equal(parameters, other.parameters) for other in tried.values()):
             return Proposal(parameters, first.why)
-        return self._another(draws, {_key(other.parameters) for other in tried.values()})
+        return self._another(first.point, draws, {_key(other.parameters) for other in tried.values()})
 
-    def _another(self, draws: Iterator[Draw], known: set[Hashable]) -> Proposal | None:
-        """The next draw that is new; where there seems to be none, the first combination in the order of a grid."""
-        others = list(islice(draws, REDRAWS))
-        for draw in others:
-            parameters = decode(self._parameters, draw.point)
+    def _another(self, point: Sequence[float], draws: Iterator[Draw], known: set[Hashable]) -> Proposal | None:
+        """The next draw that is new; where there is none, the first combination on a walk through all from the last."""
+        for draw in draws:
+            point, parameters = draw.point, decode(self._parameters, draw.point)
             if self._unique(parameters) or _key(parameters) not in known:
                 return Proposal(parameters, draw.why)
-        axes = zip(self._parameters, others[-1].point, strict=True)
+        axes = zip(self._parameters, point, strict=True)
         drawn = {parameter.name: value_at(parameter, u) for parameter, u in axes if parameter.name in self._continuous}
-        for parameters in combinations(self._parameters, drawn):
+        for parameters in combinations(self._parameters, drawn, start=point):
             if self._unique(parameters) or _key(parameters) not in known:
-                return Proposal(parameters, "new trial: the first combination that was not tried")
+                return Proposal(parameters, "new trial: random, of the combinations that were not tried")
         return None
 
     def _unique(self, parameters: Mapping[str, Value]) -> bool:

@@ -10,7 +10,6 @@ from halvard.study import StudySpec
 from halvard.tried import Tried
 
 LONGEST = 200  # characters of an error that a decision has room for
-_FAILED = " failed: "
 
 
 def propose(sampler: Sampler, spec: StudySpec, index: int, tried: Mapping[int, Tried]) -> Proposal | None:
@@ -22,12 +21,7 @@ def propose(sampler: Sampler, spec: StudySpec, index: int, tried: Mapping[int, T
         if random is None or index < len(spec.initial_points):
             return random
         name = next((name for name, options in spec.sampler if options is not None), "the sampler")
-        return replace(random, why=f"new trial: random, as {name}{_FAILED}{_first_line(error)}")
-
-
-def tells_of_a_failure(why: str) -> bool:
-    """Whether this is why a trial is random because the sampler failed."""
-    return why.startswith("new trial: random, as ") and _FAILED in why
+        return replace(random, why=f"new trial: random, as {name} failed: {_first_line(error)}", sampler_failed=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,12 +1,13 @@
 """Random search: every parameter drawn independently, seeded from (study seed, trial index)."""
 
 from collections.abc import Iterator, Mapping
-from itertools import count
 
 from halvard.samplers.cube import Draw
 from halvard.samplers.sampler import NEW
 from halvard.seeded import generator
 from halvard.tried import Tried
+
+REDRAWS = 64
 
 
 class Random:
@@ -23,8 +24,8 @@ class Random:
         yield from self.others(index, NEW)
 
     def others(self, index: int, why: str) -> Iterator[Draw]:
-        """Yields points without end for where the first proposal of a sampler cannot be taken, because of `why`."""
-        return (Draw(self._point(index, again), why) for again in count(1))
+        """Yields some points for where what a sampler proposed cannot be taken, because of `why`."""
+        return (Draw(self._point(index, again), why) for again in range(1, REDRAWS + 1))
 
     def _point(self, *key: int) -> list[float]:
         point: list[float] = generator(self._seed, *key).random(self._dimensions).tolist()

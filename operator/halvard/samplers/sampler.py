@@ -12,10 +12,14 @@ NEW = "new trial"
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """The active parameters of a new trial, and how they were found, for people."""
+    """The active parameters of a new trial, and how they were found, for people.
+
+    `sampler_failed`: they are random for that reason.
+    """
 
     parameters: Mapping[str, Value]
     why: str = NEW
+    sampler_failed: bool = False
 
 
 class Sampler(Protocol):

@@ -62,7 +62,7 @@ class Adaptive(Halving):
 
     def promote(self) -> Promotion | None:
         """Returns the first promotion that is due, scanning the rungs from the top down, and holds it for done."""
-        forecast = self._forecaster.forecast()
+        forecast = self._forecast()
         for level in reversed(range(len(self.budgets) - 1)):
             index = self._best(level, forecast)
             if index is not None and not self._hurdle(index, level, forecast):
@@ -75,7 +75,7 @@ class Adaptive(Halving):
     @override
     def explain(self, index: int, budget: int) -> str:
         """Returns the standing of a result as a sentence, with what is expected and what it waits for."""
-        forecast = self._forecaster.forecast()
+        forecast = self._forecast()
         level = self._level(index, budget)
         sentence = self._sentence(index, level, forecast)
         if isinstance(forecast, str) or level == len(self.budgets) - 1 or index in self._gone[level]:
@@ -93,6 +93,13 @@ class Adaptive(Halving):
     def rung(self, index: int, budget: int) -> Rung:
         """Returns the rung at this budget; raises ValueError where there is none."""
         return self._rungs[self._level(index, budget)]
+
+    def _forecast(self) -> Forecast | str:
+        """What is to be expected of each trial, or why nothing can be said, for people."""
+        try:
+            return self._forecaster.forecast()
+        except (ValueError, ArithmeticError) as error:
+            return f"the model failed: {error}"
 
     def _best(self, level: int, forecast: Forecast | str) -> int | None:
         """The first of those that wait at a rung."""
@@ -133,7 +140,7 @@ class Adaptive(Halving):
         place, completed = self._place(index, level, forecast)
         return (
             f"value {standing.value:g} is place {standing.place} of {completed} at rung {standing.budget}; "
-            f"{forecast.sentence(index)}; by promise it is place {place}"
+            f"{forecast.sentence(index)}{_left_out(forecast)}; by promise it is place {place}"
         )
 
     def _level(self, index: int, budget: int) -> int:
@@ -145,3 +152,7 @@ class Adaptive(Halving):
         if index >= len(self._reached):
             self._reached = np.append(self._reached, np.zeros(max(64, index + 1), np.intp))
         self._reached[index] = max(self._reached[index], level)
+
+
+def _left_out(forecast: Forecast) -> str:
+    return "" if forecast.skill > 0 else "; parameters left out: they do not tell what becomes of trials"

@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from halvard import scheduler_spec
 from halvard.ladder import bracket_sizes
+from halvard.model import LARGEST
 from halvard.schedulers.rung import Rung, Standing
 from halvard.schedulers.scheduler import Halving, Promotion, Start, no_rung
 from halvard.seeded import generator
@@ -38,7 +39,7 @@ class Asha(Halving):
         self._count = asha.brackets
         sizes = bracket_sizes(len(self.budgets), self._eta)[: self._count]
         self._shares = list(accumulate(sizes))
-        self._period = round(1 / asha.control) if asha.control else 0
+        self._period = round(min(1 / asha.control, LARGEST)) if asha.control else 0
         self._rungs = {
             (b, budget): Rung(budget, goal, draws=self._period > 0 and self._grace <= budget < self.max_budget)
             for b in range(self._count)

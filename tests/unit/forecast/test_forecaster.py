@@ -139,12 +139,24 @@ def test_where_nothing_can_be_said_it_says_why(tried: dict[int, Tried], why: str
     assert forecaster(tried).forecast() == why
 
 
-def test_a_model_that_fails_is_no_end_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_fails_says_so_at_every_question_and_is_tried_again_when_more_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried, attempts = study(41), []
+
     def broken(*_: object) -> None:
+        attempts.append(1)
         raise np.linalg.LinAlgError("singular")
 
-    monkeypatch.setattr("halvard.forecast.forecast.Process", broken)
-    assert forecaster(study(40)).forecast() == "the model failed: singular"
+    made = forecaster({index: tried[index] for index in range(40)})
+    with monkeypatch.context() as patch:
+        patch.setattr("halvard.forecast.forecast.Process", broken)
+        for _ in range(3):
+            with pytest.raises(np.linalg.LinAlgError, match="singular"):
+                made.forecast()
+        assert len(attempts) == 1
+    made.learn(40, tried[40])
+    assert isinstance(made.forecast(), Forecast)
 
 
 # --- a function of what is known

@@ -81,6 +81,10 @@ class Sidecar:
         return self._json("spool.json")
 
     @property
+    def acknowledged(self) -> Any:
+        return self._json("acknowledged.json")
+
+    @property
     def message(self) -> Any:
         return self._json("termination-log")
 

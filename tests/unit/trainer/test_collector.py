@@ -306,6 +306,18 @@ def test_the_termination_message_tells_what_was_reported_last_once_the_result_is
     eventually(lambda: sidecar.message == {"step": 4, "metrics": {"loss": 0.4}, "checkpoint": "step-4"})
 
 
+def test_a_checkpoint_that_is_stored_is_told_to_the_trainer(sidecar: Sidecar, endpoint: ScriptedEndpoint) -> None:
+    stored = iter([{}, {"stored": 1}, {"stored": 3}, {"stored": 1}, {"stored": "9"}])
+    endpoint.script = lambda _: Reply(200, {"budget": 9, **next(stored)})
+    sidecar.start()
+    told = []
+    for step in range(1, 6):
+        sidecar.report(step, checkpoint=f"step-{step}")
+        eventually(lambda step=step: sidecar.spool and sidecar.spool["sources"]["reports"]["step"] == step)
+        told.append(sidecar.acknowledged)
+    assert told == [None, {"step": 1}, {"step": 3}, {"step": 3}, {"step": 3}]
+
+
 def test_the_termination_message_fits_into_what_the_kubelet_keeps(sidecar: Sidecar) -> None:
     sidecar.start()
     sidecar.report(3, **{f"metric-{i}-{'x' * 100}": i for i in range(63)})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from halvard_trainer import Trial, files
+from halvard_trainer import Trial, files, keeping
 from unit.trainer.waiting import eventually
 
 
@@ -201,7 +201,10 @@ def test_a_stop_ends_the_trial_before_its_budget(leg: Leg, capfd: pytest.Capture
 
 
 @pytest.mark.parametrize("save", [save_file, save_directory])
-def test_checkpoints_are_saved_and_only_the_last_two_stay(leg: Leg, checkpoints: Path, save: Any) -> None:
+def test_checkpoints_are_saved_and_only_the_last_two_stay(
+    leg: Leg, checkpoints: Path, save: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "READ_WITHIN", 0.0)
     trial = leg.trial(budget=4, checkpoint_dir=checkpoints)
     for _ in trial.steps():
         trial.report(loss=1.0, checkpoint=save)
@@ -275,6 +278,29 @@ def test_where_its_checkpoint_is_damaged_it_goes_on_from_the_one_before_and_tell
     trial = Trial.from_environment()
     assert (trial.resume_from, trial.start, next(trial.steps())) == (checkpoints / "step-2", 2, 3)
     assert (os.environ["HALVARD_RESUME_FROM"], os.environ["HALVARD_START"]) == (str(checkpoints / "step-2"), "2")
+
+
+@pytest.mark.parametrize("pod", ["", "zombie"], ids=["on one machine", "in a Pod"])
+def test_whoever_is_not_believed_any_more_neither_removes_what_was_acknowledged_nor_is_gone_on_from(
+    leg: Leg, tmp_path: Path, pod: str
+) -> None:
+    theirs, ours = tmp_path / "attempt-1-aaaa", tmp_path / "attempt-2-bbbb"
+    in_a_pod = {"pod": pod} if pod else {}
+    zombie = leg.trial(budget=9, checkpoint_dir=theirs, **in_a_pod)
+    for step in zombie.steps():
+        if step == 4 and pod:
+            files.replace(leg.directory / files.ACKNOWLEDGED, '{"step": 3}')  # then its node was cut off
+        zombie.report(loss=1.0, checkpoint=save_file)
+    acknowledged = theirs / "step-3"
+    trial = leg.trial(start=3, budget=5, resume_from=acknowledged, checkpoint_dir=ours)
+    assert (trial.resume_from, trial.start) == (acknowledged, 3)
+    for _ in trial.steps():
+        trial.report(loss=1.0, checkpoint=save_file)
+
+    for damaged in (ours / "step-5", ours / "step-4", acknowledged):
+        damaged.write_text("weigh")
+    last = leg.trial(start=5, budget=9, resume_from=ours / "step-5")
+    assert (last.resume_from, last.start) == (theirs / "step-2", 2)
 
 
 def test_the_termination_message_is_the_first_report_at_the_budget_that_has_no_answer(leg: Leg) -> None:
