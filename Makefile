@@ -20,7 +20,7 @@ test: $(READY)  ## Everything that needs no root: unit, simulation, and a real e
 e2e: $(READY)  ## A whole cluster on this machine (root, Debian), with Studies running on it
 	$(BIN)/python -m pytest tests/e2e
 
-chaos: $(READY)  ## Kill operators and break their API server, 19 minutes (MINUTES=5, ARGS="--seed 7 …")
+chaos: $(READY)  ## Kill operators and break their API server, 19 minutes (MINUTES=30, ARGS="--seed 7 …")
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),19) $(ARGS)
 	HALVARD_FUZZED=10000 $(BIN)/python -m pytest -q tests/unit/test_fuzzed_reports.py
 

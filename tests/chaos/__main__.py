@@ -5,21 +5,24 @@ import shlex
 import sys
 import time
 import traceback
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from chaos import apiserver, kills, leaders
+from chaos import apiserver, at_once, kills, leaders
+from chaos.promised import missing
 from chaos.report import Report, Scenario
 from cluster.conftest import install
 from lab.control_plane import ControlPlane
 
-SCENARIOS = {scenario.name: scenario for scenario in (*kills.SCENARIOS, *apiserver.SCENARIOS, *leaders.SCENARIOS)}
+MODULES = (kills, at_once, apiserver, leaders)
+SCENARIOS = {scenario.name: scenario for module in MODULES for scenario in module.SCENARIOS}
 NO_MORE_ROUNDS = 90.0  # seconds before time is up
 
 
@@ -104,13 +107,21 @@ class Run:
         return table
 
     def faults(self) -> Table:
-        """A row a kind of fault."""
-        table = Table("fault", title="Faults by kind")
+        """A row a kind of fault, and then one a reason for which operators ended by themselves."""
+        table, whole = Table("fault", title="Faults by kind"), self.whole()
         table.add_column("times", justify="right")
-        kinds = sum((total.report.faults for total in self.sums.values()), Counter[str]())
-        for kind, times in sorted(kinds.items()):
-            table.add_row(kind, f"{times:,}")
+        for kind, times in (*sorted(whole.faults.items()), *sorted(whole.ends.items())):
+            table.add_row(escape(kind), f"{times:,}")
         return table
+
+    def whole(self) -> Report:
+        """What came of all rounds together."""
+        return sum((total.report for total in self.sums.values()), Report())
+
+    def missing(self) -> list[str]:
+        """What a whole run promises, and this one has not done."""
+        begun = {name: len(self.sums[name].seeds) for name in self._planned}
+        return [*missing(self._planned, begun, self.whole().faults)]
 
     def again(self) -> Iterator[str]:
         """Commands that repeat the rounds in which something was not as it should be."""
@@ -143,9 +154,12 @@ def main(names: tuple[str, ...], minutes: float, rounds: int | None, seed: int, 
 
     run = asyncio.run(go())
     console.print(run.faults(), run.summary())
-    if commands := list(run.again()):
+    commands, absent = list(run.again()), [] if names or rounds else run.missing()
+    if commands:
         console.print("to repeat:", *commands, sep="\n  ")
-        sys.exit(1)
+    if absent:
+        console.print("[red]this was no whole run, there was no time for all of it; missing:", *absent, sep="\n  ")
+    sys.exit(bool(commands or absent))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from chaos.checks import Trouble, judged
@@ -16,19 +18,22 @@ from chaos.proxy import EVENTS, KINDS, Faults, Proxy
 from chaos.report import Report, Scenario
 from chaos.script import Script
 from chaos.story import Story
-from chaos.tweaks import CLOCK, LEASE, PAGE, RELIST
+from chaos.tweaks import CLOCK, LEASE, PAGE, RELIST, TIMEOUT
+from history import History
 from lab.control_plane import ControlPlane
 
 STORIES = 12  # different ones
 OFTEN = 0.2  # of its occasions a kind befalls when it is alone
 TOGETHER = 0.02  # when all are
 OF_WATCHES = 0.4  # there are few, so faults of events come often
+NOTHING: Mapping[str, str] = MappingProxyType({})
 RELISTS = {RELIST: "1"}
 SMALL_PAGES = "3"  # else nothing there is has more than one
+SILENCE = ("silence before", "silence after")
+IMPATIENT = "1.0"  # seconds
+GIVEN_UP = "given up by the operator after its own time-out"
 QUICK_LEASE = "3,2,0.2"
 ABSENT = 300.0  # seconds
-TWO_CLOCKS = ("reports: ", "time: ")  # rules that compare the times of an operator with those of the kubelet
-NOT_STORED_YET = ("time: ",)  # what a Pod waits for its report to be stored counts in no result
 
 Meanwhile = Callable[[Proxy], Coroutine[Any, Any, None]]
 
@@ -39,14 +44,14 @@ async def nothing(_: Proxy) -> None:
 
 @contextlib.asynccontextmanager
 async def through(
-    troubles: Faults, meanwhile: Meanwhile, story: Story, faults: Counter[str], lease: str = ""
+    troubles: Faults, meanwhile: Meanwhile, story: Story, faults: Counter[str], told: Mapping[str, str] = NOTHING
 ) -> AsyncIterator[None]:
     """Keeps one operator alive that hears of the API server through a proxy alone."""
     directory = story.scene.directory / "proxy"
     async with Proxy(Path(story.operators.environment["KUBECONFIG"]), directory, troubles) as proxy:
         paged = {PAGE: SMALL_PAGES} if "410 on a continued list" in troubles.rates else {}
-        told = {"KUBECONFIG": str(proxy.kubeconfig), LEASE: lease, **RELISTS, **paged}
-        async with story.operators.undisturbed(**told), background(meanwhile(proxy)):
+        environment = {"KUBECONFIG": str(proxy.kubeconfig), **RELISTS, **paged, **told}
+        async with story.operators.undisturbed(**environment), background(meanwhile(proxy)):
             try:
                 yield
             finally:
@@ -55,12 +60,17 @@ async def through(
 
 async def disturbed(control_plane: ControlPlane, seed: int, trouble: Trouble) -> Report:
     """Plays a story in a trouble in which reports are stored late."""
-    return but_for(await judged(control_plane, Script(seed % STORIES), trouble), NOT_STORED_YET)
+    return await judged(control_plane, Script(seed % STORIES), trouble, late)
 
 
-def but_for(report: Report, rules: tuple[str, ...]) -> Report:
-    """The report without what breaks these rules."""
-    return replace(report, violations=tuple(found for found in report.violations if not found.startswith(rules)))
+def late(history: History) -> History:
+    """What a Pod waits for its report to be heard of and stored counts in no result."""
+    return replace(history, late=True)
+
+
+def two_clocks(history: History) -> History:
+    """The times of an operator are not those of the kubelet."""
+    return replace(history, precision=inf)
 
 
 async def one_kind(control_plane: ControlPlane, seed: int) -> Report:
@@ -75,8 +85,28 @@ async def one_kind(control_plane: ControlPlane, seed: int) -> Report:
 
 async def every_kind(control_plane: ControlPlane, seed: int) -> Report:
     """All kinds of faults together."""
+    return await disturbed(control_plane, seed, every_kind_of_fault(seed))
+
+
+def every_kind_of_fault(seed: int) -> Trouble:
+    """None of them often."""
     troubles = Faults(rates=dict.fromkeys(KINDS, TOGETHER) | dict.fromkeys(EVENTS, OF_WATCHES / 4), seed=seed)
-    return await disturbed(control_plane, seed, functools.partial(through, troubles, nothing))
+    return functools.partial(through, troubles, nothing)
+
+
+async def given_up(control_plane: ControlPlane, seed: int) -> Report:
+    """Answers never come, done or not, and the operator does not wait for them: its own time-out ends the request."""
+    troubles = Faults(rates=dict.fromkeys(SILENCE, OFTEN / 2), seed=seed, patience=ABSENT)
+
+    @contextlib.asynccontextmanager
+    async def silent(story: Story, faults: Counter[str]) -> AsyncIterator[None]:
+        async with through(troubles, nothing, story, faults, {TIMEOUT: IMPATIENT}):
+            yield
+        faults[GIVEN_UP] += story.operators.log.read_text().count("TimeoutError")
+
+    report = await disturbed(control_plane, seed, silent)
+    never = () if report.faults[GIVEN_UP] else ("no operator has given up a request",)
+    return report + Report(violations=never)
 
 
 async def away(control_plane: ControlPlane, seed: int) -> Report:
@@ -89,7 +119,7 @@ async def away(control_plane: ControlPlane, seed: int) -> Report:
             async with proxy.away(silent=random.random() < 0.5):
                 await asyncio.sleep(random.choice((0.1, 0.5, 1.0, 3.0)))
 
-    trouble = functools.partial(through, Faults(), come_and_go, lease=QUICK_LEASE)
+    trouble = functools.partial(through, Faults(), come_and_go, told={LEASE: QUICK_LEASE})
     return await disturbed(control_plane, seed, trouble)
 
 
@@ -117,8 +147,7 @@ async def clocks(control_plane: ControlPlane, seed: int) -> Report:
         async with story.operators.undisturbed(**{CLOCK: str(seed)}):
             yield
 
-    report = await judged(control_plane, Script(seed % STORIES), wrong)
-    return but_for(report, TWO_CLOCKS)
+    return await judged(control_plane, Script(seed % STORIES), wrong, two_clocks)
 
 
 async def restarts(control_plane: ControlPlane, seed: int) -> Report:
@@ -147,6 +176,7 @@ async def restarts(control_plane: ControlPlane, seed: int) -> Report:
 SCENARIOS = (
     Scenario("one kind of API fault", one_kind, rounds=2 * len(KINDS)),
     Scenario("all API faults", every_kind, rounds=20),
+    Scenario("no answer", given_up, rounds=2),
     Scenario("API server away", away, rounds=12),
     Scenario("API server away for long", long_away, rounds=2),
     Scenario("clocks", clocks, rounds=6),

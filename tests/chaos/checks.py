@@ -3,25 +3,42 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
+from chaos.operators import ENDED
 from chaos.outcome import Outcome
 from chaos.report import Report
 from chaos.script import Script
 from chaos.story import Story, Stuck
 from halvard.trial import Trial
-from history import LIVES, RULES, assert_sound, check
+from history import LIVES, RULES, History, Rule, assert_sound, check
 from lab.control_plane import ControlPlane
 
-Trouble = Callable[[Story, Counter[str]], AbstractAsyncContextManager[None]]
+Operators = AbstractAsyncContextManager[object]
+"""Keeps operators alive."""
+Trouble = Callable[[Story, Counter[str]], Operators]
 """Keeps operators of a story alive, but not in peace; counts what it does to them."""
+Play = Callable[[Story, Operators], Awaitable[list[str]]]
+"""Plays a story to its end; what is not as it should be then, the history aside."""
 
-CHECKS = len(LIVES) + len(RULES) + 2  # the outcome is as in peace; no operator was surprised
-
-
+CHECKS = len(LIVES) + len(RULES) + 2  # what `Play` finds; no operator was surprised
 LONGEST = 3000  # characters of an error
+ENTRY = re.compile(rf"^(?=20\d\d-|Process |Exception ignored |{ENDED})", re.MULTILINE)  # of a log: where one begins
+FROM_KOPF = r"(?s)kopf/_cogs/clients/.*\n(?:json\.decoder\.JSONDecodeError|kopf\._cogs\.clients\.\S+): "
+EXPECTED = {
+    rf"{FROM_KOPF}.*injected: (410 on|500 in) a": "kopf gives up where they are refused, but for a 410 in a watch",
+    rf"{FROM_KOPF}.*\(char \d+\)$": "kopf gives up where a watch breaks off within a line",
+    r"(?s)request_cancel_callback.*assert task is not None.*\nAssertionError$": "a watch of kopf's that is over anyway",
+    r"(?s)async_generator object infinite_watch .*generator didn't stop after athrow\(\)$": "the same",
+    r"(?s)aiotasks\.reraise\(root_done.*ExceptionGroup: .*\n[ |]*halvard\.kube\.Unavailable: ": "kopf has given up, "
+    "and raises what a write had met that began after kopf did",
+}
+"""Tracebacks that are no violation: a regular expression that finds them, and why they are none.
+
+Where kopf gives up, the operator ends, and is started again: that is seen in how its process `ended`.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,30 +68,63 @@ async def undisturbed(control_plane: ControlPlane, script: Script) -> Undisturbe
 
 
 async def judged(
-    control_plane: ControlPlane, script: Script, trouble: Trouble, excused: Collection[str] = ()
+    control_plane: ControlPlane,
+    script: Script,
+    trouble: Trouble,
+    known: Callable[[History], History] = lambda history: history,
 ) -> Report:
-    """Plays a script in trouble, and reports what is not as it would have been in peace.
+    """Plays a script in trouble, and reports what is not as it would have been in peace; `known`: see `held`."""
+    peace = await undisturbed(control_plane, script)
 
-    `excused` are rules of the history checker that this trouble makes meaningless.
+    async def play(story: Story, operators: Operators) -> list[str]:
+        return (await story.run(operators)).differences(peace.outcome)
+
+    def with_peace(history: History) -> History:
+        return replace(known(history), undisturbed=peace.trials)
+
+    return await held(control_plane, script, trouble, play, known=with_peace)
+
+
+async def held(
+    control_plane: ControlPlane,
+    script: Script,
+    trouble: Trouble,
+    play: Play,
+    *,
+    excused: Collection[Rule] = (),
+    known: Callable[[History], History] = lambda history: history,
+) -> Report:
+    """Plays a script in trouble, and reports which rules do not hold.
+
+    `excused` are those that this trouble makes meaningless; `known`: adds to the history what is known, and how well.
     """
-    peace, faults = await undisturbed(control_plane, script), Counter[str]()
+    faults = Counter[str]()
     async with Story.begin(control_plane, script) as story:
         try:
-            outcome = await story.run(trouble(story, faults))
+            violations = await play(story, trouble(story, faults))
             await story.found_by_another()
-            violations = outcome.differences(peace.outcome)
-            broken = check(replace(story.history(), undisturbed=peace.trials))
+            broken = check(known(story.history()))
             violations += [str(violation) for violation in broken if violation.rule not in excused]
-            violations += unexpected(story)
         except Stuck as error:
             violations = [f"{error}\n{last_words(story)}"]
-        return Report(faults, len(story.trials()), story.retries, CHECKS - len(excused), tuple(violations))
+        log = story.operators.log.read_text()
+        violations += unexpected(log)
+        checks = CHECKS - len(excused)
+        return Report(
+            faults, ends(log, story.scene.namespace), len(story.trials()), story.retries, checks, tuple(violations)
+        )
 
 
-def unexpected(story: Story) -> list[str]:
-    """Errors of our own that operators logged with a traceback: nobody foresaw them."""
-    entries = re.split(r"^(?=20\d\d-|Process )", story.operators.log.read_text(), flags=re.MULTILINE)
-    return [text[:LONGEST] for text in entries if " halvard." in text.partition("\n")[0] and "Traceback" in text]
+def unexpected(log: str) -> list[str]:
+    """Every traceback that operators logged, whoever caught it or did not, but for those that are expected."""
+    found = [text.strip() for text in ENTRY.split(log) if "Traceback (most recent call last)" in text]
+    return [text[-LONGEST:] for text in found if not any(re.search(pattern, text) for pattern in EXPECTED)]
+
+
+def ends(log: str, namespace: str) -> Counter[str]:
+    """What operators that were not killed said last, whatever the namespace."""
+    said = (line for line in log.splitlines() if line.startswith(ENDED))
+    return Counter(line.replace(namespace, "NAMESPACE") for line in said)
 
 
 def last_words(story: Story, lines: int = 30) -> str:

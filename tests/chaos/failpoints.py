@@ -36,8 +36,14 @@ EFFECTS = (
     "create events",
     "create tokenreviews",
     "answer a push",
+    "get services",
+    "get endpointslices",
+    "create endpointslices",
+    "update endpointslices",
 )
-"""All that operators of a story do. (`get` of a Study, Trial or Pod follows a conflict with somebody else.)"""
+"""All that operators of a story do."""
+AFTER_A_CONFLICT = ("get studies", "get trials", "get pods")
+"""What they ask for where somebody else was faster: in no story."""
 FAILPOINTS = tuple(f"{when} {effect}" for effect in EFFECTS for when in ("before", "after"))
 
 

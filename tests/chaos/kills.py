@@ -15,6 +15,7 @@ from chaos.operators import background
 from chaos.report import Report, Scenario
 from chaos.script import Script
 from chaos.story import Story
+from halvard.kube import ENDPOINT_SLICES, LEASES
 from lab.control_plane import ControlPlane
 
 STORIES = 12  # different ones
@@ -23,6 +24,8 @@ MOST_STORIES = 40  # for that; short ones, where it takes more than a few
 TOO_MANY = 4  # deeds of a script without which an operator has not come to its failpoint
 ENOUGH = 99.0  # a target that everybody reaches
 AT_RANDOM = "SIGKILL at random"
+CREATED_ONCE = {"create leases": LEASES, "create endpointslices": ENDPOINT_SLICES}  # if nobody deletes them
+PASSED_ONCE = (*CREATED_ONCE, "get services", "get endpointslices", "update endpointslices")  # in a short life
 LONGEST_LIFE = 1.2  # seconds; an operator needs about a quarter of one to lead
 AFTERTHOUGHT = 0.1  # seconds within which an operator is still busy with what was just done
 
@@ -58,23 +61,21 @@ async def at_random(random: Random, story: Story, faults: Counter[str]) -> Async
 
     async def kill() -> None:
         for number in itertools.count(1):
-            if number % 4 == 0:
-                await bring_forward(story, random)
-            else:
-                await live_shortly(story, random)
-            faults[AT_RANDOM] += 1
+            lives = bring_forward if number % 4 == 0 else live_shortly
+            faults[AT_RANDOM] += await lives(story, random)
 
     async with background(kill()):
         yield
 
 
-async def live_shortly(story: Story, random: Random) -> None:
-    """An operator lives for a while."""
+async def live_shortly(story: Story, random: Random) -> bool:
+    """An operator lives for a while; whether it was killed then."""
     running = story.operators.start()
     try:
         await asyncio.sleep(random.uniform(0, LONGEST_LIFE))
     finally:
-        await running.kill()
+        killed = await running.kill()
+    return killed
 
 
 @contextlib.asynccontextmanager
@@ -83,17 +84,19 @@ async def at(failpoints: Iterable[str], random: Random, story: Story, faults: Co
 
     async def kill() -> None:
         for failpoint in failpoints:
-            if "create leases" in failpoint:
-                await story.forget_lease()
-            armed = story.operators.start(**{FAILPOINT: failpoint, PASSING: str(random.choice((1, 1, 2)))})
+            effect = failpoint.partition(" ")[2]
+            if effect in CREATED_ONCE:
+                await story.forget(CREATED_ONCE[effect])
+            passing = 1 if effect in PASSED_ONCE else random.choice((1, 1, 2))
+            armed = story.operators.start(**{FAILPOINT: failpoint, PASSING: str(passing)})
             try:
                 await first(armed.gone.wait(), deeds(story, TOO_MANY))
-                faults[kind(failpoint) if armed.killed else AT_RANDOM] += 1
+                at_it = armed.killed
             finally:
-                await armed.kill()
+                killed = await armed.kill()
+            faults[kind(failpoint) if at_it else AT_RANDOM] += killed
             if not story.over:
-                await bring_forward(story, random)
-                faults[AT_RANDOM] += 1
+                faults[AT_RANDOM] += await bring_forward(story, random)
         async with story.operators.undisturbed():
             await asyncio.Event().wait()
 
@@ -101,14 +104,15 @@ async def at(failpoints: Iterable[str], random: Random, story: Story, faults: Co
         yield
 
 
-async def bring_forward(story: Story, random: Random) -> None:
-    """An operator lives until the script has gone on, and for a moment."""
+async def bring_forward(story: Story, random: Random) -> bool:
+    """An operator lives until the script has gone on, and for a moment; whether it was killed then."""
     running = story.operators.start()
     try:
-        await deeds(story, 1)
+        await first(running.gone.wait(), deeds(story, 1))
         await asyncio.sleep(random.uniform(0, AFTERTHOUGHT))
     finally:
-        await running.kill()
+        killed = await running.kill()
+    return killed
 
 
 async def deeds(story: Story, count: int) -> None:

@@ -1,10 +1,14 @@
-"""Two operators with a Lease: a leader is paused for longer than it may be silent, and wakes up when another leads."""
+"""Two operators with a Lease: a leader is paused for longer than it may be silent, and wakes up when another leads.
+
+Each is a user of its own, so that the audit log tells what the loser still asks for: all of it is refused.
+"""
 
 import asyncio
 import contextlib
+import json
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Self
@@ -15,17 +19,20 @@ from chaos.operators import Operator, background
 from chaos.report import Report, Scenario
 from chaos.story import Story, lasting_port
 from chaos.tweaks import LEASE
-from halvard.kube import LEASES, KubeError
-from lab.control_plane import ControlPlane
+from halvard.kube import EVENTS, LEASES, KubeError
+from lab.audit import WRITES
+from lab.control_plane import CANDIDATES, ControlPlane
 
 QUICK = {LEASE: "2,1.2,0.1"}
 HALF_DONE = ("before patch trials/status", "after patch trials/status", "after create trials", "before create pods")
 LOOK = 0.05  # seconds
+STEPS_DOWN = "stopping, for somebody else may lead: {}/halvard could not be renewed by {}\n"
+REFUSED, BROKEN_OFF = 409, 500
 
 
 @dataclass
 class Candidate:
-    """An operator that is started again whenever it ends, always under the same name and at the same ports."""
+    """An operator that is started again whenever it ends, always as the same user and at the same ports."""
 
     story: Story
     name: str
@@ -35,7 +42,11 @@ class Candidate:
 
     def start(self, **more: str) -> Operator:
         """A new process."""
+        scene = self.story.scene
+        kubeconfig = scene.directory / f"{self.name}.kubeconfig"
+        kubeconfig.write_text(json.dumps(scene.control_plane.kubeconfig_of(self.name)))
         told = {
+            "KUBECONFIG": str(kubeconfig),
             "HALVARD_IDENTITY": self.name,
             "HALVARD_COLLECTOR_PORT": str(self.collector_port),
             "HALVARD_METRICS_PORT": str(self.metrics_port),
@@ -43,6 +54,15 @@ class Candidate:
         }
         self.operator = self.story.operators.start(**told, **more)
         return self.operator
+
+    async def stays(self) -> None:
+        """Lives until it is cancelled; one that could not renew its Lease in time is started again."""
+        while True:
+            running = self.start()
+            try:
+                await running.gone.wait()
+            finally:
+                await running.stop()
 
     async def leads(self) -> None:
         """Waits until the Lease says so: a process that is paused would not."""
@@ -53,6 +73,11 @@ class Candidate:
                 if lease["spec"]["holderIdentity"] == self.name:
                     return
             await asyncio.sleep(LOOK)
+
+    def stepped_down(self) -> int:
+        """How often it has ended as it had lost its Lease."""
+        log, words = self.story.operators.log, STEPS_DOWN.format(self.story.scene.namespace, self.name)
+        return log.read_text().count(words) if log.exists() else 0
 
 
 class Service:
@@ -101,13 +126,13 @@ async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 
 async def paused(control_plane: ControlPlane, seed: int) -> Report:
     """Leader after leader stops in the middle of a turn, for longer than its Lease lasts, and then goes on."""
-    random = Random(seed)
+    random, wrong = Random(seed), list[str]()
 
     @contextlib.asynccontextmanager
     async def trouble(story: Story, faults: Counter[str]) -> AsyncIterator[None]:
         service = Service(story.scene.settings.collector_port)
-        pair = [Candidate(story, name, lasting_port(), lasting_port()) for name in ("one", "two")]
-        async with service, background(change_places(story, pair, service, random, faults)):
+        pair = [Candidate(story, name, lasting_port(), lasting_port()) for name in CANDIDATES]
+        async with service, background(change_places(story, pair, service, random, faults=faults, wrong=wrong)):
             try:
                 yield
             finally:
@@ -115,29 +140,54 @@ async def paused(control_plane: ControlPlane, seed: int) -> Report:
                     if candidate.operator:
                         candidate.operator.signal(signal.SIGCONT)
                         await candidate.operator.kill()
+        for what, code in too_late(story.log.lines(), story.scene.namespace):
+            faults["late write refused"] += code == REFUSED
+            if code != REFUSED:
+                wrong.append(f"too late, and answered {code}: {what}")
 
-    return await disturbed(control_plane, seed, trouble)
+    return await disturbed(control_plane, seed, trouble) + Report(violations=tuple(wrong))
 
 
 async def change_places(
-    story: Story, pair: list[Candidate], service: Service, random: Random, faults: Counter[str]
+    story: Story, pair: list[Candidate], service: Service, random: Random, *, faults: Counter[str], wrong: list[str]
 ) -> None:
     """Pauses one leader after the other at a failpoint, and lets it go on once the other one has done something."""
     leader, other = pair
     while True:
-        where, passing = random.choice(HALF_DONE), random.choice("123")
+        where, passing, before = random.choice(HALF_DONE), random.choice("123"), leader.stepped_down()
         stopping = leader.start(**{FAILPOINT: where, PASSING: passing, SIGNAL: signal.SIGSTOP.name})
         await leader.leads()
         service.lead_to(leader.collector_port)
-        standing_by = other.start()
-        await other.leads()  # the leader is silent, so it has been paused
-        faults["leader paused"] += 1
-        service.lead_to(other.collector_port)
-        await story.progressed.wait()
-        stopping.signal(signal.SIGCONT)
-        await stopping.gone.wait()  # it steps down
-        faults["leader woke up"] += 1
-        await standing_by.stop()  # gives its Lease back: the next leader is one that will be paused
+        async with background(other.stays()):  # it gives its Lease back: the next leader is one that will be paused
+            await other.leads()  # the leader is silent, so it has been paused
+            faults["leader paused"] += 1
+            service.lead_to(other.collector_port)
+            await story.progressed.wait()
+            stopping.signal(signal.SIGCONT)
+            await stopping.gone.wait()
+            faults["leader woke up"] += 1
+            if leader.stepped_down() == before and not stopping.killed:  # as it is once the story is over
+                wrong.append(f"{leader.name}, paused {where}, has ended for another reason than that it lost its Lease")
+
+
+def too_late(lines: Iterable[str], namespace: str) -> Iterator[tuple[str, int]]:
+    """What candidates asked to be stored while the Lease named another one, and how each was answered.
+
+    But for what was not answered, as its client was gone: whether that is stored the history knows.
+    """
+    holder = ""
+    for line in lines:
+        if f'"namespace":"{namespace}"' not in line or not line.endswith("}\n"):  # the last one may still be written
+            continue
+        request = json.loads(line)
+        target, user = request["objectRef"], request["user"].get("username", "")
+        code = request.get("responseStatus", {}).get("code", BROKEN_OFF)
+        if request["verb"] not in WRITES or user not in CANDIDATES:
+            continue
+        if target["resource"] == LEASES.plural:
+            holder = request["responseObject"]["spec"]["holderIdentity"] if code < REFUSED else holder
+        elif holder not in {"", user} and target["resource"] != EVENTS.plural and code < BROKEN_OFF:
+            yield f"{user}: {request['verb']} {target['resource']} {target.get('name', '')}", code
 
 
 SCENARIOS = (Scenario("leader paused", paused, rounds=10),)

@@ -1,7 +1,8 @@
 """A long run on a whole cluster: several Studies after each other, troubles of all kinds at random moments.
 
 By hand: `python -m chaos.long_run --minutes 30 --seed 1` (root). Every Study has to end as it should, and its history
-is checked; then it is deleted, and the next one is applied.
+is checked; then it is deleted, and the next one is applied. In the second half the operator that leads lives on, among
+all other troubles, and its memory must not grow.
 """
 
 import itertools
@@ -9,18 +10,19 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from chaos.troubles import TROUBLES, Missed, Place, Undo
+from chaos.troubles import TROUBLES, Missed, Place, Trouble, Undo
 from e2e.conftest import apply_custom_resources
 from e2e.namespaces import fresh_namespace
 from e2e.release import Release
@@ -36,6 +38,11 @@ from lab.machine import running_with
 AT_ONCE = 3
 EVERY = 6.0  # seconds between two troubles, on average
 LOOK = 1.0
+SETTLED = 60.0  # seconds into the second half until what the first one began is over, and the leader knows everything
+MEASURED = 60.0  # seconds between two looks at the leader's memory
+GROWTH = 0.15  # of its resident memory, at most, in the second half
+COMPARED = 3  # samples at either end of that
+SURVIVED = [trouble for trouble in TROUBLES if trouble.survived]
 PATIENCE = 600.0  # seconds that a Study may take to end once nothing befalls it any more
 
 # Some configurations diverge, some crash; the better ones have a small x.
@@ -65,6 +72,15 @@ SOON = [
 ]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What a leader had in memory."""
+
+    at: float
+    pid: int
+    resident: int  # bytes
+
+
 @dataclass
 class Run:
     """One run: what is under way, and what came of it so far."""
@@ -75,7 +91,8 @@ class Run:
     ends: list[tuple[float, Undo]] = field(default_factory=list)  # of what lasts
     done: Counter[str] = field(default_factory=Counter)  # Studies by state, their trials and retries
     violations: list[str] = field(default_factory=list)
-    memory: list[tuple[float, int]] = field(default_factory=list)  # of the leader: when, and how many bytes
+    memory: list[Sample] = field(default_factory=list)  # of the leader in the second half
+    stock: set[str] = field(default_factory=set)  # Studies that have ended and are counted
     names: Iterator[int] = field(default_factory=itertools.count)
 
     def study(self) -> Manifest:
@@ -98,9 +115,9 @@ class Run:
         manifest["metadata"]["name"] = f"study-{number:03d}"
         return manifest
 
-    def trouble(self) -> None:
+    def trouble(self, troubles: Sequence[Trouble]) -> None:
         """Something befalls something."""
-        [chosen] = self.random.choices(TROUBLES, [trouble.weight for trouble in TROUBLES])
+        [chosen] = self.random.choices(troubles, [trouble.weight for trouble in troubles])
         try:
             undo = chosen.begin(self.place, self.random)
         except Missed:
@@ -132,8 +149,11 @@ class Run:
             if state not in ("Complete", "Failed"):
                 going += 1
                 continue
-            self._take_stock(Study.from_manifest(manifest))
-            place.kubectl("delete", f"study/{name}", "--wait=false")
+            if name not in self.stock:
+                self._take_stock(Study.from_manifest(manifest))
+                self.stock.add(name)
+            with suppress(Missed):  # the API server is away: once more, later
+                place.kubectl("delete", f"study/{name}", "--wait=false")
         return going
 
     def _take_stock(self, ended: Study) -> None:
@@ -152,34 +172,52 @@ class Run:
         self.done += Counter(studies=1, trials=counts.total, failed=counts.failed, retries=faults)
 
     def look_at_memory(self) -> None:
-        """Notes what the leader uses."""
+        """Notes what the leader has in memory, once a minute."""
+        if self.memory and time.monotonic() < self.memory[-1].at + MEASURED:
+            return
+        found = list[Sample]()
         for pid in running_with(f"HALVARD_IDENTITY={self.place.leader()}"):
-            try:
+            with suppress(OSError):  # it was killed
                 pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            except OSError:
-                continue  # it was killed
-            self.memory.append((time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE")))
+                found.append(Sample(time.monotonic(), pid, pages * os.sysconf("SC_PAGE_SIZE")))
+        if found:
+            self.memory.append(max(found, key=lambda sample: sample.resident))
 
 
 def endure(run: Run, minutes: float) -> None:
     """Keeps Studies running among troubles for so long, and then lets them end in peace."""
-    deadline, trouble_at, going = time.monotonic() + 60 * minutes, time.monotonic() + 10, 0
+    begun = time.monotonic()
+    half, deadline, trouble_at, going = begun + 30 * minutes, begun + 60 * minutes, begun + 10, 0
     while time.monotonic() < deadline:
+        second = time.monotonic() >= half
         going = run.check()
         for _ in range(AT_ONCE - going):
             run.place.studies.apply(run.study())
         if time.monotonic() >= trouble_at:
-            run.trouble()
+            run.trouble(SURVIVED if second else TROUBLES)
             trouble_at = time.monotonic() + run.random.expovariate(1 / EVERY)
         run.end()
-        run.look_at_memory()
+        if time.monotonic() >= half + SETTLED:
+            run.look_at_memory()
         time.sleep(LOOK)
+    run.violations += grown(run.memory)
     peace = time.monotonic()
     while (going := run.check()) and time.monotonic() < peace + PATIENCE:
         run.end(now=True)
         time.sleep(LOOK)
     if going:
         run.violations.append(f"{going} Studies have not ended {PATIENCE:.0f} s after the last trouble")
+
+
+def grown(memory: Sequence[Sample]) -> list[str]:
+    """What is not as it should be of the memory of a leader that lives on: it has grown, or was none."""
+    if not memory or len({sample.pid for sample in memory}) > 1:
+        return [f"no operator led for the whole second half: {len({sample.pid for sample in memory})} did"]
+    sizes = [sample.resident for sample in memory]
+    first, last = median(sizes[:COMPARED]), median(sizes[-COMPARED:])
+    if last > first * (1 + GROWTH):
+        return [f"the leader's memory has grown from {first / 2**20:.0f} to {last / 2**20:.0f} MiB"]
+    return []
 
 
 def report(run: Run, console: Console, seed: int) -> None:
@@ -189,13 +227,8 @@ def report(run: Run, console: Console, seed: int) -> None:
         table.add_row(name, str(times))
     console.print(table)
     console.print(", ".join(f"{count} {what}" for what, count in run.done.items()))
-    sizes = [size for _, size in run.memory]
-    if sizes:
-        third = max(1, len(sizes) // 3)
-        console.print(
-            f"memory of the leader: at most {max(sizes[:third]) >> 20} MiB in the first third, "
-            f"{max(sizes[-third:]) >> 20} MiB in the last"
-        )
+    series = ", ".join(f"{sample.resident >> 20}" for sample in run.memory)
+    console.print(f"memory of the leader in the second half, each minute: {series or 'never seen'} MiB")
     console.print(f"violations: {len(run.violations)}")
     for violation in run.violations:
         console.print(violation, markup=False)

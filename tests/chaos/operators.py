@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from halvard import operator
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["chaos.operators", "chaos.failpoints", "chaos.tweaks", "chaos.forked"])
+FIRST_ADDRESS = IPv4Address("10.1.0.0")
+ENDED = "ended: "  # how the last line of an operator that was not killed begins
 ANEW = 0.2  # seconds: as long as importing would take at least, were it not for the fork
 
 
@@ -38,10 +41,11 @@ class Operator:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
-    async def kill(self) -> None:
-        """Ends it as a power cut does, and waits until it is gone."""
+    async def kill(self) -> bool:
+        """Ends it as a power cut does, and waits until it is gone; whether it died of SIGKILL, and not by itself."""
         self.signal(signal.SIGKILL)
         await self.gone.wait()
+        return self.killed
 
     async def stop(self) -> None:
         """Ends it as Kubernetes does, and waits until it is gone."""
@@ -64,9 +68,10 @@ class Operators:
         self.started = 0
 
     def start(self, **more: str) -> Operator:
-        """One that has `more` in its environment."""
+        """One that has `more` in its environment, and as each Pod does an address of its own."""
         self.started += 1
-        return Operator(self.environment | more, self.log)
+        address = {"HALVARD_POD_IP": str(FIRST_ADDRESS + self.started)} if "HALVARD_SERVICE" in self.environment else {}
+        return Operator(self.environment | address | more, self.log)
 
     @contextlib.asynccontextmanager
     async def undisturbed(self, **more: str) -> AsyncIterator[None]:
@@ -111,4 +116,12 @@ def main(environment: Mapping[str, str], log: Path) -> None:
 
     failpoints.arm(environment)
     tweaks.arm(environment)
-    operator.main()
+    try:
+        operator.main()
+    except SystemExit as end:
+        print(f"{ENDED}{end.code}", file=sys.stderr)
+        sys.exit(1)
+    except BaseException as error:
+        print(f"{ENDED}{error!r}", file=sys.stderr)
+        raise
+    print(f"{ENDED}without an error, as on SIGTERM", file=sys.stderr)

@@ -9,9 +9,13 @@ from lab.control_plane import ControlPlane
 
 @dataclass(frozen=True)
 class Report:
-    """What one round did and found: faults by kind, how many trials went through them, requests made again, checks."""
+    """What one round did and found: faults by kind, how many trials went through them, requests made again, checks.
+
+    `ends`: operators that ended by themselves, by what they said last.
+    """
 
     faults: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
     trials: int = 0
     retries: int = 0
     checks: int = 0
@@ -21,6 +25,7 @@ class Report:
         """Both together."""
         return Report(
             self.faults + other.faults,
+            self.ends + other.ends,
             self.trials + other.trials,
             self.retries + other.retries,
             self.checks + other.checks,

@@ -29,14 +29,16 @@ from chaos.operators import Operators, background
 from chaos.outcome import Outcome, outcome
 from chaos.script import Deed, Script
 from chaos.seen import Seen
-from cluster.scripted import Scene, now
+from cluster.scripted import PRECISION, Scene, now
 from halvard.decide import decide
-from halvard.kube import LEASES, PODS, STUDIES, TRIALS, Conflict, Kube, KubeError, Manifest, NotFound, Resource
+from halvard.kube import PODS, SERVICES, STUDIES, TRIALS, Conflict, Kube, KubeError, Manifest, NotFound, Resource
+from halvard.pods import LABEL_TRIAL
 from halvard.sessions import Session
 from halvard.study import Study
 from halvard.trial import Trial
 from history import History, Sent
 from history.audit import entries, histories_of
+from history.logged import heard
 from lab.audit import Log
 from lab.control_plane import ControlPlane
 
@@ -45,6 +47,7 @@ NAMESPACES = Resource("", "v1", "namespaces")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
 PATIENCE = 120.0  # seconds until an operator that does nothing is held to be stuck
 PAUSE = 0.05  # seconds before a request is sent again
+SERVICE = {"clusterIP": "None", "ports": [{"name": "collector", "port": 8443}]}  # without a selector
 EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}
 numbers = itertools.count(1)
 
@@ -80,6 +83,8 @@ class Story:
         await kube.create(NAMESPACES, "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
         await kube.create(SERVICE_ACCOUNTS, namespace, account)
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "halvard"}, "spec": SERVICE}
+        await kube.create(SERVICES, namespace, service)
         with tempfile.TemporaryDirectory(prefix="halvard-chaos-") as directory:
             scene = Scene(control_plane, namespace, kube, Path(directory))
             port = lasting_port()
@@ -87,22 +92,21 @@ class Story:
             scene.settings = replace(
                 scene.settings, collector_port=port, collector_url=url, metrics_port=lasting_port()
             )
-            story = cls(scene, script, Operators(scene.environment(), Path(directory, "operator.log")))
+            environment = {**scene.environment(), "HALVARD_SERVICE": "halvard"}
+            story = cls(scene, script, Operators(environment, Path(directory, "operator.log")))
             async with background(story.seen.watch()), closing(kube):
                 yield story
 
     async def run(self, operator: AbstractAsyncContextManager[object]) -> Outcome:
         """Plays the script to its end while `operator` keeps operators alive; raises Stuck."""
         async with operator:
-            with contextlib.suppress(Conflict):
-                await self._insist(lambda: self.scene.apply(**self.script.study()))
+            await self.apply()
             for number in itertools.count():
                 await self.until(self.idle)
                 if self.over:
                     return self.outcome()
                 await self._act(self.script.deed(number))
-                self.progressed.set()
-                self.progressed.clear()
+                self.progresses()
         raise AssertionError("not reached")
 
     # --- what is the case -----------------------------------------------------------------------------------------
@@ -131,9 +135,13 @@ class Story:
         """What a trial is to train to, as it is stored."""
         return next(trial.spec.budget for trial in self.trials() if trial.index == index)
 
+    def index(self, pod: Manifest) -> int:
+        """Of the trial that a Pod belongs to."""
+        return next(trial.index for trial in self.trials() if trial.name == pod["metadata"]["labels"][LABEL_TRIAL])
+
     def live(self) -> Iterator[tuple[Trial, Manifest]]:
         """Every trial that has a leg to run, with the Pod that runs it."""
-        pods = {manifest["metadata"]["name"]: manifest for manifest in self._there() if runs(manifest)}
+        pods = {manifest["metadata"]["name"]: manifest for manifest in self.there() if runs(manifest)}
         for trial in self.trials():
             if trial.assigned and (pod := pods.get(f"{trial.name}-{trial.attempt}")):
                 yield trial, pod
@@ -147,7 +155,7 @@ class Story:
         live = {trial.index for trial, _ in self.live()}
         if live != {trial.index for trial in self.trials() if trial.assigned}:
             return False
-        if self.over and any(map(runs, self._there())):
+        if self.over and any(map(runs, self.there())):
             return False
         try:
             session = Session(cache, found.value, found.version)
@@ -171,10 +179,11 @@ class Story:
         known = {(entry.uid, entry.place) for entry in logged}
         unlogged = [entry for entry in self.seen.stored if (entry.uid, entry.place) not in known]
         found = sorted([*logged, *unlogged], key=lambda entry: entry.place)
-        history = histories_of(found, self.scene.namespace)[-1]
+        results = heard(self.operators.log.read_text().splitlines())
+        history = histories_of(found, self.scene.namespace, results)[-1]
         # who was not told that a Pod is on its way out deletes it again
         writes = [write for write in history.writes or () if write.changed or not write.what.startswith("delete ")]
-        return replace(history, sent=tuple(self.scene.sent), writes=tuple(writes))
+        return replace(history, sent=tuple(self.scene.sent), writes=tuple(writes), precision=PRECISION)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Plays the kubelet until something holds; raises Stuck."""
@@ -183,34 +192,48 @@ class Story:
                 while True:
                     self.seen.changed.clear()
                     for pod in self._to_do():
-                        await self._insist(functools.partial(self._kubelet, pod))
+                        await self.plays_kubelet(pod)
                     if holds():
                         return
                     with contextlib.suppress(TimeoutError):  # some things take only time
                         await asyncio.wait_for(self.seen.changed.wait(), 0.25)
         except TimeoutError as error:
-            states = [f"{t.name}-{t.attempt} {t.status.state} {t.done}/{t.spec.budget}" for t in self.trials()]
-            pods = [f"{pod['metadata']['name']} {pod['status'].get('phase')}" for pod in self._there()]
-            raise Stuck(f"nothing happens: {', '.join(states)}; {', '.join(pods)}") from error
+            raise self.stuck() from error
+
+    def progresses(self) -> None:
+        """A deed is done."""
+        self.progressed.set()
+        self.progressed.clear()
+
+    def stuck(self) -> Stuck:
+        """What is the case where nothing happens."""
+        states = [f"{t.name}-{t.attempt} {t.status.state} {t.done}/{t.spec.budget}" for t in self.trials()]
+        pods = [f"{pod['metadata']['name']} {pod['status'].get('phase')}" for pod in self.there()]
+        return Stuck(f"nothing happens: {', '.join(states)}; {', '.join(pods)}")
 
     # --- what is done ---------------------------------------------------------------------------------------------
+
+    async def apply(self) -> None:
+        """The user applies the Study."""
+        with contextlib.suppress(Conflict):
+            await self._insist(lambda: self.scene.apply(**self.script.study()))
 
     async def _act(self, deed: Deed) -> None:
         trial, pod = min(self.live(), key=lambda leg: self.script.turn(leg[0].index, leg[0].spec.budget))
         self.deeds[deed] += 1
-        budget, value = trial.spec.budget, self.script.value(trial.index, trial.spec.budget)
-        report = {"step": budget, "metrics": {"loss": value}, "checkpoint": f"step-{budget}"}
+        budget = trial.spec.budget
+        report = self.script.report(trial.index, budget)
         match deed:
             case "crashes":
                 await self._ends(pod, code=1)
             case "evicted":
                 await self._ends(pod, code=137, conditions=[{**EVICTED, "lastTransitionTime": now()}])
             case "last words":
-                self.scene.sent.append(Sent(pod["metadata"]["uid"], budget, value))
+                self.sends(pod, report)
                 await self._ends(pod, report=report)
             case "reports":
                 if budget > 1:
-                    await self.push(pod, {**report, "step": budget - 1, "checkpoint": f"step-{budget - 1}"})
+                    await self.push(pod, self.script.report(trial.index, budget, before=1))
                 verdict = await self.push(pod, report)
                 if "stop" in verdict:
                     await self._ends(pod, report=report)
@@ -238,16 +261,21 @@ class Story:
             return 0
         return float(found[1]) if found else 0
 
-    async def forget_lease(self) -> None:
-        """Somebody deletes the operators' Lease."""
+    async def forget(self, resource: Resource) -> None:
+        """Somebody deletes the operators' own object of this kind."""
         with contextlib.suppress(NotFound):
-            lease = await self.scene.kube.get(LEASES, self.scene.namespace, "halvard")
-            await self.scene.kube.delete(LEASES, self.scene.namespace, "halvard", lease["metadata"]["uid"])
+            found = await self.scene.kube.get(resource, self.scene.namespace, "halvard")
+            await self.scene.kube.delete(resource, self.scene.namespace, "halvard", found["metadata"]["uid"])
 
-    async def push(self, pod: Manifest, report: Manifest) -> Manifest:
-        """The Pod's sidecar pushes a report until it has a verdict; returns that."""
+    def sends(self, pod: Manifest, report: Manifest) -> None:
+        """Notes what a Pod tells, on whatever way."""
+        self.scene.sent.append(Sent(pod["metadata"]["uid"], report["step"], report["metrics"]["loss"]))
+
+    async def push(self, pod: Manifest, *reports: Manifest) -> Manifest:
+        """The Pod's sidecar pushes reports until it has a verdict; returns that."""
         uid = pod["metadata"]["uid"]
-        self.scene.sent.append(Sent(uid, report["step"], report["metrics"]["loss"]))
+        for report in reports:
+            self.sends(pod, report)
         if uid not in self._tokens:
             self._tokens[uid] = await self._insist(lambda: self.scene.token(pod))
         headers = {"Authorization": f"Bearer {self._tokens[uid]}"}
@@ -256,7 +284,7 @@ class Story:
         try:
             async with asyncio.timeout(self.patience), aiohttp.ClientSession(headers=headers) as session:
                 while True:
-                    body = {"reports": [report], "elapsed": max(0.0, time.time() - started_at(pod))}
+                    body = {"reports": reports, "elapsed": max(0.0, time.time() - started_at(pod))}
                     with contextlib.suppress(aiohttp.ClientError, OSError):
                         async with session.post(url, json=body, ssl=context) as answer:
                             if answer.status == 200:  # and not 202: not decided yet
@@ -265,37 +293,47 @@ class Story:
                     self.retries += 1
                     await asyncio.sleep(PAUSE)
         except TimeoutError as error:
-            raise Stuck(f"nobody answers {pod['metadata']['name']} its report at step {report['step']}") from error
+            raise Stuck(f"nobody answers {pod['metadata']['name']} its report at step {reports[-1]['step']}") from error
+
+    async def ends(self, pod: Manifest, **how: Any) -> None:
+        """The kubelet says that a Pod has ended."""
+        with contextlib.suppress(NotFound):
+            await self._insist(lambda: self.scene.ends(pod, **how))
 
     async def _ends(self, pod: Manifest, **how: Any) -> None:
-        """The kubelet says that a Pod has ended; that is known here when it returns."""
+        """The same; and it is known here when it returns."""
+        await self.ends(pod, **how)
         uid = pod["metadata"]["uid"]
-        with contextlib.suppress(NotFound):
-            await self._insist(lambda: self.scene.ends(self.seen.pods[uid], **how))
         await self.until(lambda: uid in self.seen.deleted or not runs(self.seen.pods[uid]))
 
-    def _there(self) -> list[Manifest]:
+    def there(self) -> list[Manifest]:
+        """Every Pod that there is."""
         return [pod for uid, pod in self.seen.pods.items() if uid not in self.seen.deleted]
 
     def _to_do(self) -> list[Manifest]:
         """Pods that the kubelet has not started, or not let go, although it should."""
         return [
             pod
-            for pod in self._there()
+            for pod in self.there()
             if pod["metadata"]["uid"] not in (self._let_go if leaves(pod) else self._started)
         ]
+
+    async def plays_kubelet(self, pod: Manifest) -> None:
+        """Runs a Pod, or lets go of it, even where the API server cannot be told at once."""
+        await self._insist(functools.partial(self._kubelet, pod))
 
     async def _kubelet(self, pod: Manifest) -> None:
         """Gives a Pod a node and runs it, or lets go of one that was deleted."""
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         with contextlib.suppress(NotFound):
+            current = await self.scene.kube.get(PODS, self.scene.namespace, name)
             if leaves(pod):
-                if pod["status"].get("phase") == "Running":
+                if current["status"].get("phase") == "Running":
                     await self.scene.ends(pod, code=143)
                 at_once = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
                 await self.scene.kube._request("delete", PODS, PODS.path(self.scene.namespace, name), body=at_once)
             else:
-                with contextlib.suppress(Conflict):  # it has one: the answer was lost
+                if "nodeName" not in current["spec"]:  # it has one where an answer was lost
                     await self.scene.is_bound(pod)
                 await self.scene.runs(pod, now())
         (self._let_go if leaves(pod) else self._started).add(uid)

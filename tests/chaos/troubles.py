@@ -167,12 +167,13 @@ def template_changed(place: Place, random: Random) -> None:
 class Trouble:
     """A function of this module, how often it comes compared with others, and for how many seconds what it began lasts.
 
-    What the function returns ends it.
+    What the function returns ends it. `survived`: whether the operator that leads still leads after it.
     """
 
     begin: Callable[[Place, Random], Undo | None]
     weight: int = 4
     lasts: float = 0.0
+    survived: bool = True
 
     @property
     def name(self) -> str:
@@ -186,11 +187,11 @@ TROUBLES = (
     Trouble(pod_evicted),
     Trouble(trainer_killed),
     Trouble(sidecar_killed),
-    Trouble(operator_killed, 3),
-    Trouble(operator_paused, 1, lasts=20.0),
-    Trouble(operator_deleted, 1),
-    Trouble(apiserver_restarted, 1),
-    Trouble(node_cut_off, 1, lasts=30.0),
+    Trouble(operator_killed, 3, survived=False),
+    Trouble(operator_paused, 1, lasts=20.0, survived=False),
+    Trouble(operator_deleted, 1, survived=False),
+    Trouble(apiserver_restarted, 1, survived=False),  # it is away for longer than a Lease may go without renewal
+    Trouble(node_cut_off, 1, lasts=30.0, survived=False),  # perhaps the leader's
     Trouble(quota_filled, 1, lasts=15.0),
     Trouble(study_suspended, 1, lasts=10.0),
     Trouble(parallelism_lowered, 1, lasts=10.0),

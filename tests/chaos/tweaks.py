@@ -7,6 +7,7 @@ from functools import partial
 from random import Random
 
 import kopf
+from aiohttp import ClientTimeout
 
 from halvard import handlers, kube, operator
 from halvard.clock import now
@@ -16,6 +17,7 @@ from halvard.operator import Settings
 RELIST = "CHAOS_RELIST"  # seconds between two full lists
 PAGE = "CHAOS_PAGE"  # how many objects a page of a list has
 LEASE = "CHAOS_LEASE"  # seconds: duration,deadline,retry
+TIMEOUT = "CHAOS_TIMEOUT"  # seconds until a request without an answer is given up
 CLOCK = "CHAOS_CLOCK"  # a seed: the clock is wrong, and is set to be wrong otherwise
 HOUR = 3600.0
 SET_WITHIN = 3.0  # seconds
@@ -31,6 +33,8 @@ def arm(environment: Mapping[str, str]) -> None:
         handlers.settings = lambda: with_chunks(settings_of_kopf(), int(page))
     if timing := environment.get(LEASE):
         vars(operator)["Lease"] = partial(Lease, timing=Timing(*map(float, timing.split(","))))
+    if seconds := environment.get(TIMEOUT):
+        kube.TIMEOUT = ClientTimeout(total=float(seconds))
     if seed := environment.get(CLOCK):
         time.time = now._wall = jumping(seed)
         now._now = time.time()  # as if the clock had been wrong already when this process began

@@ -11,6 +11,11 @@ from lab.control_plane import ControlPlane
 
 Scenario = Callable[[ControlPlane, int], Awaitable[Report]]
 SEED = 1
+OTHERS = [
+    (apiserver.clocks, "clock set"),
+    (apiserver.given_up, apiserver.GIVEN_UP),
+    (leaders.paused, "leader woke up"),
+]
 
 
 async def test_whatever_befalls_requests_and_watches_changes_nothing(control_plane: ControlPlane) -> None:
@@ -19,7 +24,7 @@ async def test_whatever_befalls_requests_and_watches_changes_nothing(control_pla
     assert len(found.faults) > len(KINDS) / 2
 
 
-@pytest.mark.parametrize(("scenario", "fault"), [(apiserver.clocks, "clock set"), (leaders.paused, "leader woke up")])
+@pytest.mark.parametrize(("scenario", "fault"), OTHERS)
 async def test_nothing_is_any_different(control_plane: ControlPlane, scenario: Scenario, fault: str) -> None:
     found = await scenario(control_plane, SEED)
     assert found.violations == ()

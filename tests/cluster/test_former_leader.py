@@ -8,7 +8,7 @@ from cluster.scripted import Scene, eventually, template
 from halvard.kube import PODS, Manifest
 
 pytestmark = pytest.mark.unsound(
-    "attempts", "decided", "writes", reason="the test itself creates Pods as no leader would that still is one"
+    "attempts", "decided", reason="the test itself creates Pods as no leader would that still is one"
 )
 
 

@@ -7,12 +7,24 @@ their faults. It is the same after a simulation and after a study in a cluster.
 from history.lives import brackets, numbers, orders, parallelism, rungs, states
 from history.pods import attempts, faults, reports, said, saved, time
 from history.promotions import promotions
-from history.records import Accepted, Held, History, Pod, Sent, Violation, Write
+from history.records import Accepted, Held, History, Pod, Rule, Sent, Violation, Write, named
 from history.standing import metrics, standing
 from history.stopping import stopping
 from history.store import decided, leading, prefix, quiet, versions
 
-__all__ = ["Accepted", "Held", "History", "Pod", "Sent", "Violation", "Write", "assert_sound", "check"]
+__all__ = [
+    "Accepted",
+    "Held",
+    "History",
+    "Pod",
+    "Rule",
+    "Sent",
+    "Violation",
+    "Write",
+    "assert_sound",
+    "check",
+    "named",
+]
 
 LIVES = (orders, rungs, brackets, states, numbers)
 OF_PODS = (attempts, reports, saved, said, time, faults)

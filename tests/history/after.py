@@ -7,37 +7,44 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from history import Sent, check
-from history.audit import Entry, Manifest, entries, histories_of
+from history import Rule, Sent, check, named
+from history.audit import PRECISION, Entry, Manifest, entries, histories_of
+from history.logged import heard
 from lab.audit import Log
 
 UNSOUND = "unsound(*rules, reason): what is done by hand here breaks these rules of the history checker, and why"
 PATIENCE = 3.0  # seconds until a write is in the log; answers may be faster
 
 
-def excused(test: pytest.Item) -> frozenset[str]:
-    """Returns the rules that a test (or its module) is marked to break; raises TypeError where it does not say why."""
+def excused(test: pytest.Item) -> frozenset[Rule]:
+    """Returns the rules that a test (or its module) is marked to break.
+
+    Raises TypeError where it does not say why, ValueError where there is no such rule.
+    """
     rules = set[str]()
     for mark in test.iter_markers("unsound"):
         if not mark.args or set(mark.kwargs) != {"reason"}:
             raise TypeError(f"{test.nodeid}: write unsound('rule', ..., reason='...')")
         rules.update(mark.args)
-    return frozenset(rules)
+    return named(rules)
 
 
 def assert_all_sound(
     log: Log,
     namespace: str,
     stored: Collection[Manifest],
-    excused: Collection[str] = (),
+    excused: Collection[Rule] = (),
     *,
     sent: tuple[Sent, ...] | None = None,
     scraped: str = "",
+    said: str | None = None,
+    precision: float = PRECISION,
 ) -> None:
     """Raises AssertionError with every rule, but for those excused, that a Study of a namespace breaks.
 
     The log is waited for until it has all that is `stored`; but of a request whose client died it may say that it
-    failed though it did not. `sent`: see `History`; `scraped`: what `/metrics` said.
+    failed though it did not. `sent`, `precision`: see `History`; `scraped`: what `/metrics` said; `said`: all that
+    operators have logged.
     """
     found = entries(log.lines(), namespace)
     deadline = time.monotonic() + PATIENCE
@@ -45,10 +52,13 @@ def assert_all_sound(
         time.sleep(0.1)
         found = entries(log.lines(), namespace)
     found = sorted([*found, *absent], key=lambda entry: entry.place)
+    results = None if said is None else [result for result in heard(said.splitlines()) if result.namespace == namespace]
+    histories = histories_of(found, namespace, results)
+    series = [gpu_seconds(scraped, namespace, history.study.name) for history in histories]
     broken = [
         f"{history.study.name}: {violation}"
-        for history in histories_of(found, namespace)
-        for violation in check(replace(history, sent=sent, scraped=gpu_seconds(scraped, namespace, history.study.name)))
+        for history, own in zip(histories, series, strict=True)
+        for violation in check(replace(history, sent=sent, scraped=own, precision=precision))
         if violation.rule not in excused
     ]
     assert not broken, "\n".join(broken)

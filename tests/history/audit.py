@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -19,13 +19,15 @@ from halvard.pods import COLLECTOR, LABEL_ATTEMPT, LABEL_STUDY, TRAINER, gpus
 from halvard.study import Study
 from halvard.trial import Trial
 from halvard_trainer.reports import from_wire
+from history.logged import Heard
 from history.records import Accepted, Held, History, Pod, Write
 
 Manifest = dict[str, Any]
 WRITES = {"create", "update", "patch", "delete"}
 KINDS = {"studies", "trials", "pods", "leases"}
 NOTHING: Manifest = {}
-PRECISION = 3.0  # seconds: those of a kubelet are whole ones, and a sidecar counts from when its program runs
+PRECISION = 3.0  # seconds: a sidecar counts from when its program runs
+WHOLE = 1.0  # seconds: a kubelet leaves out what is less
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,11 @@ def histories(lines: Iterable[str], namespace: str) -> list[History]:
     return histories_of(entries(lines, namespace), namespace)
 
 
-def histories_of(found: Sequence[Entry], namespace: str) -> list[History]:
-    """Returns the same from what was written there."""
+def histories_of(found: Sequence[Entry], namespace: str, heard: Sequence[Heard] | None = None) -> list[History]:
+    """Returns the same from what was written there; `heard`: every result that an operator heard of there."""
     uids = dict.fromkeys(entry.uid for entry in found if entry.resource == "studies" and entry.verb == "create")
-    every = (_history([e for e in found if e.kind != "leases"], uid, _leases(found, namespace)) for uid in uids)
+    leases, others = _leases(found, namespace), [entry for entry in found if entry.kind != "leases"]
+    every = (_history(others, uid, leases, heard) for uid in uids)
     return [history for history in every if history is not None]
 
 
@@ -138,7 +141,7 @@ def _leases(found: Sequence[Entry], namespace: str) -> list[Held]:
     return [Held(e.place, e.stored["spec"].get("holderIdentity") or "", e.by) for e in own or leases]
 
 
-def _history(found: list[Entry], uid: str, leases: list[Held]) -> History | None:
+def _history(found: list[Entry], uid: str, leases: list[Held], heard: Sequence[Heard] | None) -> History | None:
     """The history of the Study with the uid; None where its spec could never be read."""
     deleted = next((e.place for e in found if e.uid == uid and e.deletes), math.inf)
     found = [entry for entry in found if entry.place < deleted]
@@ -146,7 +149,8 @@ def _history(found: list[Entry], uid: str, leases: list[Held]) -> History | None
     if not studies:
         return None
     lives = _lives(found, uid)
-    own = {uid, *lives} | {entry.uid for entry in found if entry.kind == "pods" and entry.owner in lives}
+    ran, of_others = _pods_by_owner(found, lives)
+    own = {uid, *lives, *ran}
     operators = {lease.by for lease in leases}
     writes = [e for e in found if e.uid in own and e.by in operators]
     over = next((place for place, study in studies if study.status.state in ("Complete", "Failed")), math.inf)
@@ -159,7 +163,7 @@ def _history(found: list[Entry], uid: str, leases: list[Held]) -> History | None
         parallelism=max(study.spec.parallelism for _, study in studies),
         limit=max(sys.maxsize if limit is None else limit for limit in limits),
         pods=pods,
-        accepted=tuple(_accepted(trials, pods)),
+        accepted=None if heard is None else tuple(_accepted(trials, heard, of_others)),
         versions=tuple(sorted((v.trial for life in lives.values() for v in life), key=lambda t: int(t.version))),
         writes=tuple(Write(e.place, e.by, _what(e), e.changed) for e in writes),
         leases=tuple(leases),
@@ -208,8 +212,10 @@ def _pods(found: Iterable[Entry], lives: Mapping[str, list[Version]], objective:
         fencing = next((v for v in life if v.trial.attempt > attempt or v.trial.finished), None)
         pod = _pod(Pod(life[0].trial.index, attempt, uid, math.inf, None), seen, objective)
         fenced = fencing.at if fencing else None
-        unseen = fencing is not None and "vanished" in fencing.trial.status.message
-        yield replace(pod, fenced=fenced, ended=None if unseen and pod.gone else pod.ended)
+        unseen = fencing is not None and "PodVanished" in fencing.trial.status.message
+        superseded = int(fencing.trial.version) if fencing else 0
+        ended = None if unseen and pod.gone else pod.ended
+        yield replace(pod, fenced=fenced, superseded=superseded, ended=ended)
 
 
 def _pod(pod: Pod, seen: Sequence[Entry], objective: str) -> Pod:
@@ -221,7 +227,7 @@ def _pod(pod: Pod, seen: Sequence[Entry], objective: str) -> Pod:
         over = status.get("phase") in {"Succeeded", "Failed"}
         ended, silent = _seconds(trainer.get("finishedAt")) or pod.ended, _seconds(collector.get("finishedAt"))
         # A collector that ends before the trainer does is started again.
-        drained = max(ended, silent) if ended and silent else entry.at if over else None
+        drained = max(ended, silent) + WHOLE if ended and silent else entry.at if over else None
         disturbed = entry.at if entry.deletes or _disrupted(status) else None
         gone = entry.verb == "delete" and entry.stored["metadata"].get("deletionGracePeriodSeconds") == 0
         pod = replace(
@@ -234,7 +240,8 @@ def _pod(pod: Pod, seen: Sequence[Entry], objective: str) -> Pod:
             last=_last_words(collector, objective) or _last_words(trainer, objective) or pod.last,
             gone=entry.place if gone else pod.gone,
         )
-    return replace(pod, created=seen[0].place, gpus=gpus(seen[0].stored))
+    drained = pod.drained or (math.inf if pod.ended else None)  # its collector may still have something to say
+    return replace(pod, created=seen[0].place, gpus=gpus(seen[0].stored), drained=drained)
 
 
 def _terminated_or_running(containers: Sequence[Manifest] | None, name: str) -> Manifest:
@@ -259,13 +266,21 @@ def _last_words(container: Manifest, objective: str) -> tuple[int, float | None]
     return report.step, value if math.isfinite(value) else None
 
 
-def _accepted(trials: Iterable[Trial], pods: Sequence[Pod]) -> Iterator[Accepted]:
-    """Of every result the Pod that its attempt had: which one reported it is not stored."""
-    uids = {(pod.trial, pod.attempt): pod.uid for pod in pods}
-    for trial in trials:
-        for result in trial.status.rungs:
-            uid = uids.get((trial.index, result.attempt), "")
-            yield Accepted(trial.index, uid, result.step, result.at.timestamp())
+def _pods_by_owner(found: Iterable[Entry], lives: Mapping[str, list[Version]]) -> tuple[set[str], set[str]]:
+    """The uids of the Pods of a study, and of all others."""
+    own, others = set[str](), set[str]()
+    for entry in found:
+        if entry.kind == "pods" and entry.stored:
+            (own if entry.owner in lives else others).add(entry.uid)
+    return own, others - own
+
+
+def _accepted(trials: Iterable[Trial], heard: Iterable[Heard], of_others: Collection[str]) -> Iterator[Accepted]:
+    """What was heard of these trials, but not of those before them that had the same names."""
+    indexes = {trial.name: trial.index for trial in trials}
+    for result in heard:
+        if result.trial in indexes and result.uid not in of_others:
+            yield Accepted(indexes[result.trial], result.uid, result.step, result.at)
 
 
 def _seconds(timestamp: str | None) -> float:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from halvard.faults import INFRASTRUCTURE, RETRIES_EXHAUSTED
-from halvard.trial import Trial
-from history.records import History, Pod, Violation
+from halvard.trial import RungResult, Trial
+from history.records import Accepted, History, Pod, Violation
 
 BY_ITSELF = {"NonZeroExit", "OOMKilled", "MetricsUnavailable"}  # what a trainer does that nobody disturbs
 AT_ONCE = 1.0  # seconds between a trainer's end and its Pod's disruption that may be either's doing
@@ -16,6 +16,7 @@ ROUNDING = 0.001  # seconds: results and what was lost are stored to a thousandt
 def attempts(history: History) -> Iterator[Violation]:
     """Numbers only rise, and a trial has one Pod at a time that is believed.
 
+    What fenced the one before was stored before the next one was created; where places are not known, the clock tells.
     A number is used for a second Pod only where the first had vanished before anything of it was stored, and with it
     all that was known of it: it ended before the second began, no report of it is accepted from then on, and of those
     accepted before no result and no checkpoint is ever stored.
@@ -30,31 +31,33 @@ def attempts(history: History) -> Iterator[Violation]:
             )
     for trial_index, own in _by_trial(history).items():
         for before, after in pairwise(sorted(own, key=lambda pod: (pod.created, pod.began, pod.attempt))):
-            began = after.began + history.precision
-            if before.attempt == after.attempt and (counted := _still_counted(history, before, began)):
+            if before.attempt == after.attempt and (counted := _still_counted(history, before, after)):
                 yield Violation("attempts", trial_index, f"attempt {after.attempt} had two Pods: {counted}")
             elif before.attempt > after.attempt:
                 yield Violation("attempts", trial_index, f"attempt {before.attempt} began before {after.attempt}")
-            elif before.attempt < after.attempt and began < before.believed_until:
+            elif before.attempt < after.attempt and _at_once(before, after):
                 yield Violation("believed", trial_index, f"{before} and {after} were believed at once")
 
 
 def reports(history: History) -> Iterator[Violation]:
-    """A report that was accepted is of its trial's Pod, from while that was believed; so is each result."""
-    if history.pods is None or history.accepted is None:
+    """A result came from its trial's Pod of that number while that was believed; so did what was accepted.
+
+    Where it is known who sent what was accepted, it was that Pod and no other.
+    """
+    if history.pods is None:
         return
     pods = {pod.uid: pod for pod in history.pods}
-    taken = set[tuple[int, int, int]]()
-    for report in history.accepted:
+    for report in history.accepted or ():
         pod = pods.get(report.uid)
         if pod is None or pod.trial != report.trial or not _may_report(pod, report.at, history.precision):
             yield Violation("reports", report.trial, f"{report} was accepted of {pod}")
-        else:
-            taken.add((pod.trial, pod.attempt, report.step))
-    for trial in history.trials:
-        for result in trial.status.rungs:
-            if (trial.index, result.attempt, result.step) not in taken:
-                yield Violation("reports", trial.index, f"nobody reported {result}")
+    for trial, result in ((each, result) for each in history.trials for result in each.status.rungs):
+        own = [pod for pod in history.pods if (pod.trial, pod.attempt) == (trial.index, result.attempt)]
+        if not any(_may_report(pod, result.at.timestamp(), history.precision) for pod in own):
+            yield Violation("reports", trial.index, f"nobody could report {result}, of {own}")
+        by = {report.uid for report in history.accepted or () if report.trial == trial.index and _is(report, result)}
+        if history.accepted is not None and not by & {pod.uid for pod in own}:
+            yield Violation("reports", trial.index, f"{by or 'nobody'} reported {result}, and not {own}")
 
 
 def saved(history: History) -> Iterator[Violation]:
@@ -68,12 +71,11 @@ def saved(history: History) -> Iterator[Violation]:
             yield Violation("saved", trial.index, f"no Pod of it was to save {checkpoint}")
 
 
-def _may_report(pod: Pod, at: float, precision: float) -> bool:
-    return (not pod.seen or pod.began - precision <= at) and at <= pod.heard_until + precision
-
-
 def said(history: History) -> Iterator[Violation]:
-    """A result is what its Pod said: among all that it sent, and in its last words where they are of that step."""
+    """A result is what its Pod said: among all that it sent, and in its last words where they are of that step.
+
+    The Pod that wrote a checkpoint has sent a report of that step.
+    """
     pods = {(pod.trial, pod.attempt): pod for pod in history.pods or ()}
     sent = None if history.sent is None else {(report.uid, report.step, report.value) for report in history.sent}
     for trial in history.trials:
@@ -86,6 +88,20 @@ def said(history: History) -> Iterator[Violation]:
                 yield Violation("said", trial.index, f"the result at {words[0]} is {words[1]}, its Pod said {last[1]}")
             if sent is not None and last != words and (pod.uid, *words) not in sent:
                 yield Violation("said", trial.index, f"{pod} never sent {words}, its result")
+    steps = {(uid, step) for uid, step, _ in sent or ()} | {(p.uid, p.last[0]) for p in pods.values() if p.last}
+    for trial in (*(history.versions or ()), *history.trials):
+        saved = trial.status.checkpoint
+        if sent is not None and saved and saved.pod and (saved.pod, saved.step) not in steps:
+            yield Violation("said", trial.index, f"its Pod never sent a report of {saved}")
+
+
+def _may_report(pod: Pod, at: float, precision: float) -> bool:
+    slack = precision + ROUNDING
+    return (not pod.seen or pod.began - slack <= at) and at <= pod.heard_until + slack
+
+
+def _is(report: Accepted, result: RungResult) -> bool:
+    return report.step == result.step and abs(report.at - result.at.timestamp()) < ROUNDING
 
 
 def time(history: History) -> Iterator[Violation]:
@@ -94,7 +110,8 @@ def time(history: History) -> Iterator[Violation]:
     Of a Pod that was fenced before it ended, or whose end nobody saw, it may be any part from its last result on; of
     one that is believed still, too; of one that reports before anybody has told of its beginning, any part until then;
     of one that vanished with all that was known of it, so that another has its number, any part of it all. One that
-    nobody has told of yet may have taken any time.
+    nobody has told of yet may have taken any time. Where things were heard of late, seconds may be missing, and none
+    is too many.
     """
     if history.pods is None:
         return
@@ -116,7 +133,8 @@ def time(history: History) -> Iterator[Violation]:
             least, most = sum(span[0] for span in spans), sum(span[1] for span in spans)
             slack = ROUNDING * (1 + len(status.rungs)) * max([1.0, *weights])
             slack += (ROUNDING + history.precision) * sum(weights)
-            if spent < least - slack or (len(own) == len(every) and spent > most + slack):
+            too_few = spent < least - slack and not history.late
+            if too_few or (len(own) == len(every) and spent > most + slack):
                 yield Violation("time", trial.index, f"{spent} {what} are stored; its Pods took {least} to {most}")
 
 
@@ -165,16 +183,23 @@ def _was_disturbed(pod: Pod, trial: Trial) -> bool:
     return pod.disturbed + AT_ONCE < pod.ended
 
 
-def _still_counted(history: History, pod: Pod, until: float) -> str:
-    """What was believed of a Pod although another got its number, and began at `until`; nothing where nothing was."""
-    if pod.ended is not None and pod.ended > until:
+def _at_once(before: Pod, after: Pod) -> bool:
+    """Whether the one before was still believed when the next one came, which is believed from then on."""
+    if after.created:
+        return not 0 < before.superseded < after.created
+    return after.began < before.believed_until
+
+
+def _still_counted(history: History, pod: Pod, after: Pod) -> str:
+    """What was believed of a Pod although another got its number after it; nothing where nothing was."""
+    until = after.began + history.precision
+    if (pod.ended is not None and pod.ended > until) or 0 < after.created < pod.gone:
         return f"{pod} had not ended"
     accepted = [report for report in history.accepted or () if report.uid == pod.uid]
     if late := [report for report in accepted if report.at >= until]:
         return f"{late} were accepted of {pod}"
-    steps = {report.step for report in accepted}
     for trial in (*(history.versions or ()), *history.trials):
-        results = [r for r in trial.status.rungs if r.attempt == pod.attempt and r.step in steps]
+        results = [result for result in trial.status.rungs for report in accepted if _is(report, result)]
         saved = trial.status.checkpoint is not None and trial.status.checkpoint.pod == pod.uid
         if trial.index == pod.trial and (results or saved):
             return f"{results or trial.status.checkpoint} of {pod} was stored"

@@ -2,11 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from typing_extensions import override
 
 from halvard.study import Study
 from halvard.trial import Trial
+
+Lives = Literal["orders", "sequence", "once", "rungs", "brackets", "states", "numbers", "limit", "parallelism"]
+Promotions = Literal["merit", "precedence", "control", "stopping"]
+Attempts = Literal["attempts", "believed", "reports", "saved", "said", "time", "faults"]
+Stored = Literal["versions", "prefix", "decided", "idle", "quiet", "leading", "status", "metrics"]
+Rule = Literal[Lives, Promotions, Attempts, Stored]
+"""What a violation can be of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +25,9 @@ class Pod:
     was stored with a higher number, or as finished: from then on nothing that it says is believed; None: never.
     `known`: when the store was first told that it began, by default at once; until then its sidecar's clock is the only
     one. `drained`: until when its sidecar could speak, by default its trainer's end. `disturbed`: when it was first
-    said to be disrupted, or deleted. `created` and `gone`: the places of that among all writes of its store, 0 where
-    they are not known. `last`: its last words, a step and the objective there, None where that is not finite.
+    said to be disrupted, or deleted. `created`, `superseded` (what fenced it) and `gone`: the places of that among all
+    writes of its store, 0 where they are not known, or where it never was. `last`: its last words, a step and the
+    objective there, None where that is not finite.
     """
 
     trial: int
@@ -32,6 +41,7 @@ class Pod:
     drained: float | None = None
     disturbed: float | None = None
     created: int = 0
+    superseded: int = 0
     gone: int = 0
     last: tuple[int, float | None] | None = None
 
@@ -53,7 +63,10 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A report that was believed: it came at `at` from the Pod with this uid, and was taken for this trial's."""
+    """A report that was taken for a trial's result: it came at `at`, and as its sender says from the Pod with this uid.
+
+    Only who heard it can know that; what is stored says which attempt it was taken for.
+    """
 
     trial: int
     uid: str
@@ -98,10 +111,11 @@ class History:
 
     The rest is optional, and rules that need it are held where it is given. `parallelism`, `limit`: the highest that
     `parallelism` and `limits.trials` ever were (by default the present ones). `pods`, `accepted`: all there were.
-    `sent`: all reports that Pods made. `versions`: every state in which a Trial was ever stored, in order. `writes`,
-    `leases`: all of the operators. `quiet`: what they wrote when nothing was left to do, above all after a restart.
-    `undisturbed`: the Trials of the same study, its reports in the same order, without a fault. `scraped`: the
-    operator's `halvard_gpu_seconds` at the end, by rung and outcome. `precision`: of the times of Pods, in seconds.
+    `sent`: all reports that Pods made, by their own words. `versions`: every state in which a Trial was ever stored, in
+    order. `writes`, `leases`: all of the operators. `quiet`: what they wrote when nothing was left to do, above all
+    after a restart. `undisturbed`: the Trials of the same study, its reports in the same order, without a fault.
+    `scraped`: the operator's `halvard_gpu_seconds` at the end, by rung and outcome. `precision`: of the times of Pods,
+    in seconds. `late`: what Pods did was perhaps heard of any time later, so that seconds are missing.
     """
 
     study: Study
@@ -118,6 +132,7 @@ class History:
     undisturbed: tuple[Trial, ...] | None = None
     scraped: Mapping[tuple[int, str], float] | None = None
     precision: float = 0.0
+    late: bool = False
 
     @property
     def over(self) -> bool:
@@ -129,7 +144,7 @@ class History:
 class Violation:
     """A rule that does not hold, of which trial (None: of the study), and the numbers."""
 
-    rule: str
+    rule: Rule
     trial: int | None
     message: str
 
@@ -197,6 +212,14 @@ def life(trial: Trial) -> list[Event]:
 def timeline(trials: Iterable[Trial]) -> list[Event]:
     """Returns what happened to all of them, by the orders."""
     return sorted((event for trial in trials for event in life(trial)), key=lambda event: event.order)
+
+
+def named(rules: Iterable[str]) -> frozenset[Rule]:
+    """Returns rules by their names; raises ValueError naming what is none."""
+    known: dict[str, Rule] = {rule: rule for rule in get_args(Rule)}
+    if strangers := sorted(set(rules) - known.keys()):
+        raise ValueError(f"{', '.join(strangers)}: no such rule of the history checker; there are {', '.join(known)}")
+    return frozenset(known[rule] for rule in rules)
 
 
 def _earliest(*times: float | None) -> float:

@@ -28,7 +28,9 @@ READY_TIMEOUT = 120.0  # seconds: a loaded machine of two cores needs up to 20
 STOP_TIMEOUT = 10.0
 ADMIN = {"admin": "system:masters"}
 OPERATOR = "halvard-operator"
-USERS = {**ADMIN, OPERATOR: "system:masters"}  # all rights, under a name of its own: the audit log tells who wrote what
+CANDIDATES = ("candidate-one", "candidate-two")  # operators of which one leads
+# all rights, under names of their own: the audit log tells who wrote what
+USERS = {**ADMIN, **dict.fromkeys((OPERATOR, *CANDIDATES), "system:masters")}
 API_AUDIENCE = "https://kubernetes.default.svc"
 
 WRITTEN = [

@@ -357,10 +357,11 @@ def test_a_number_that_is_used_again_although_something_of_its_pod_counts_is_fou
     pod = pods[0]
     assert pod.ended is not None
 
-    def with_one_before(ended: float, *accepted: Accepted, checkpoint: str = "") -> set[str]:
+    def with_one_before(ended: float, *accepted: Accepted, checkpoint: str = "", **result: Any) -> set[str]:
         earlier = replace(pod, uid="earlier", began=pod.began - 9.0, ended=ended)
         saved = SavedCheckpoint(name="step-1", step=1, attempt=pod.attempt, pod=checkpoint)
         history = changed(good, pod.trial, with_status(checkpoint=saved))
+        history = changed(history, pod.trial, with_result(0, **result))
         return broken(replace(history, pods=(earlier, *pods), accepted=(*accepted, *reports)))
 
     heard = Accepted(pod.trial, "earlier", step=0, at=pod.began - 8.0)
@@ -369,9 +370,12 @@ def test_a_number_that_is_used_again_although_something_of_its_pod_counts_is_fou
     assert with_one_before(pod.began + 0.1, checkpoint="earlier") == {"attempts"}
     assert with_one_before(pod.began - 9.0, checkpoint="earlier") == {"attempts"}
     assert with_one_before(pod.began - 7.0, heard) == set()  # its time is lost with whoever knew of it
-    step = _trial(good, pod.trial).status.rungs[0].step
-    assert with_one_before(pod.began - 7.0, replace(heard, step=step)) == {"attempts"}
+    result = _trial(good, pod.trial).status.rungs[0]
+    assert with_one_before(pod.began - 7.0, replace(heard, step=result.step)) == set()  # the next one made it again
     assert with_one_before(pod.began - 7.0, replace(heard, at=pod.began)) == {"attempts", "reports"}
+    stored = replace(heard, step=result.step, at=pod.began - 8.0)
+    at = {"at": datetime.fromtimestamp(stored.at, UTC)}
+    assert "attempts" in with_one_before(pod.began - 7.0, stored, **at)
 
 
 def test_more_faults_than_attempts_are_found() -> None:
@@ -391,12 +395,40 @@ def test_two_attempts_that_are_believed_at_once_are_found() -> None:
     assert broken(replace(good, pods=(*pods[:place], fenced, *pods[place + 1 :]))) == set()
 
 
+def test_where_the_order_is_known_no_clock_tells_who_was_believed_at_once() -> None:
+    good = simulated()
+    pods = good.pods or ()
+    trial = next(pod.trial for pod in pods if pod.attempt == 2)
+
+    def fenced(after: int) -> set[str]:
+        own = {pod: replace(pod, created=10 * pod.attempt) for pod in pods if pod.trial == trial}
+        own = {pod: replace(own[pod], superseded=after and own[pod].created + after) for pod in own}
+        return broken(replace(good, pods=tuple(own.get(pod, pod) for pod in pods), precision=60.0))
+
+    assert fenced(9) == set()
+    assert fenced(11) == {"believed"}
+    assert fenced(0) == {"believed"}
+
+
 def test_seconds_that_no_pod_took_and_pods_whose_seconds_are_missing_are_found() -> None:
     assert broken(podded(lambda pod: replace(pod, ended=(pod.ended or 0.0) + 1.0))) == {"time"}
     assert broken(podded(lambda pod: replace(pod, began=pod.began + 1.0))) == {"time"}
     assert broken(podded(lambda pod: replace(pod, gpus=1.0))) == {"time"}
     good = simulated()
     assert broken(changed(good, first(good, "Paused").index, with_result(0, seconds=1.0))) == {"time"}
+
+
+def test_where_reports_are_heard_of_late_only_seconds_too_many_are_found() -> None:
+    good = simulated()
+    result = first(good, "Paused").status.rungs[0]
+
+    def taken(seconds: float) -> History:
+        wrong = with_result(0, seconds=seconds, gpu_seconds=2 * seconds)
+        return replace(changed(good, first(good, "Paused").index, wrong), late=True)
+
+    assert broken(taken(result.seconds - 1.0)) == set()
+    assert broken(replace(taken(result.seconds - 1.0), late=False)) == {"time"}
+    assert broken(taken(result.seconds + 1.0)) == {"time"}
 
 
 def test_a_pod_that_nobody_saw_end_may_have_taken_any_time() -> None:
@@ -420,6 +452,23 @@ def test_a_report_that_was_not_for_the_pod_to_make_is_found(wrong: Callable[[Acc
     assert broken(replace(good, accepted=reports[1:])) == {"reports"}
 
 
+def test_a_result_that_another_pod_reported_than_the_one_it_is_stored_for_is_found() -> None:
+    good = simulated()
+    reports, pods = list(good.accepted or ()), good.pods or ()
+    place, report, zombie = next(
+        (place, report, pod)
+        for place, report in enumerate(reports)
+        for pod in pods
+        if pod.trial == report.trial and pod.uid != report.uid and (pod.ended or 0.0) < report.at
+    )
+    reports[place] = replace(report, uid=zombie.uid)  # it came back, and was taken for the one that runs now
+    assert broken(replace(good, accepted=tuple(reports))) == {"reports"}
+    believed = tuple(replace(pod, ended=None) if pod == zombie else pod for pod in pods)
+    ran_on = replace(good, pods=believed, accepted=tuple(reports))
+    assert "reports" in broken(ran_on)
+    assert "reports" not in broken(replace(ran_on, accepted=good.accepted))
+
+
 # --- faults, what was stored, and the status
 
 
@@ -440,6 +489,25 @@ def test_a_trial_that_failed_for_the_infrastructure_is_found(rough: History) -> 
     index = first(rough, "Failed").index
     wrong = changed(rough, index, with_status(message="Evicted: Evicted: The node was low on resource: memory."))
     assert broken(replace(wrong, versions=None)) == {"faults"}
+
+
+def test_a_result_or_checkpoint_of_which_its_pod_sent_nothing_is_found(rough: History) -> None:
+    sent, result = rough.sent or (), first(rough, "Complete").status.rungs[-1]
+    mine = next(place for place, each in enumerate(sent) if (each.step, each.value) == (result.step, result.value))
+    others = (*sent[:mine], replace(sent[mine], uid="a zombie"), *sent[mine + 1 :])
+    assert check(rough) == []
+    assert broken(replace(rough, sent=others)) == {"said"}
+    checkpoints = (version.status.checkpoint for version in rough.versions or ())
+    saved = next(checkpoint for checkpoint in checkpoints if checkpoint and checkpoint.step not in (1, 3, 9))
+    others = tuple(each for each in sent if (each.uid, each.step) != (saved.pod, saved.step))
+    assert broken(replace(rough, sent=others)) == {"said"}
+
+
+def test_a_result_that_nobody_was_heard_to_report_is_found(rough: History) -> None:
+    accepted = rough.accepted or ()
+    assert broken(replace(rough, accepted=accepted[1:])) == {"reports"}
+    assert broken(replace(rough, accepted=(replace(accepted[0], uid="a stranger"), *accepted))) == {"reports"}
+    assert broken(replace(rough, accepted=None)) == set()
 
 
 def test_a_value_that_a_fault_has_changed_is_found(rough: History) -> None:

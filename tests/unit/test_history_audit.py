@@ -4,21 +4,26 @@ import json
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chaos.leaders import too_late
 from halvard import lifecycle
 from halvard.apply import as_json, trial_manifest
 from halvard.cache import parse_study, parse_trial
+from halvard.faults import VANISHED
 from halvard.progress import Progress
 from halvard.status import study_status
 from halvard.study import Study
 from halvard.trial import SavedCheckpoint, Trial, TrialSpec
 from halvard_trainer.reports import Report
-from history import History, Sent, check
-from history.after import gpu_seconds, missing
+from history import Accepted, History, Sent, check, named
+from history.after import excused, gpu_seconds, missing
 from history.audit import entries, histories, histories_of, history_of
+from history.logged import heard
+from lab.control_plane import CANDIDATES
 
 Manifest = dict[str, Any]
 BEGIN = 1_800_000_000.0
@@ -141,7 +146,8 @@ class Lab:
         self.server.patch("system:node:n", "pods/status", f"s-0000-{attempt}", status=status)
 
     def reports(self, began: float, at: float) -> None:
-        trial = lifecycle.reported(self.trial, PAYLOAD, "loss", pod=self.server.stored["s-0000-1"]["metadata"]["uid"])
+        pod = self.server.stored[f"s-0000-{self.trial.attempt}"]
+        trial = lifecycle.reported(self.trial, PAYLOAD, "loss", pod=pod["metadata"]["uid"])
         trial = lifecycle.completed_rung(trial, 0.5, at - began, 2 * (at - began), at, order=2)
         self.stores(lifecycle.ended(trial, "Complete", "finished the full budget of 3"))
 
@@ -168,6 +174,10 @@ class Lab:
     def history(self) -> History:
         return history_of(self.server.lines, "lab", "s")
 
+    def told(self, *log: str) -> History:
+        """The history, and what the operator has logged."""
+        return histories_of(entries(self.server.lines, "lab"), "lab", heard(log))[-1]
+
 
 def whole() -> Lab:
     """The study as it should be, from its beginning to its end."""
@@ -179,6 +189,29 @@ def whole() -> Lab:
     lab.ends(began)
     lab.is_over()
     return lab
+
+
+def zombie() -> tuple[Lab, str, str]:
+    """A result is stored of the second Pod while the first one, which nobody believes any more, runs on; their uids."""
+    lab = Lab()
+    lab.begins()
+    old = lab.gets_a_pod()
+    lab.runs()
+    lab.stores(lifecycle.requeued(lab.trial, "its node is silent", fault=True))
+    new = lab.gets_a_pod(attempt=2)
+    began = lab.runs(attempt=2)
+    lab.server.place += 5
+    lab.reports(began, at=lab.server.now)
+    return lab, old, new
+
+
+def line(uid: str, at: float, trial: str = "s-0000") -> str:
+    """What an operator logs of a result."""
+    return f"2027-01-15 08:00:00,123 INFO halvard.reconcile: lab/{trial}: {words(uid, at)}"
+
+
+def words(uid: str, at: float) -> str:
+    return f"Pod {uid} reported 0.5 at step 3, received at {datetime.fromtimestamp(at, UTC).isoformat()}"
 
 
 def broken(history: History) -> set[str]:
@@ -194,13 +227,69 @@ def test_a_study_is_read_from_the_log_as_it_was() -> None:
     assert (pod.attempt, pod.gpus, pod.last) == (1, 2.0, (3, 0.5))
     assert (pod.began, pod.fenced, pod.ended, pod.created) == (began, reported, ended, 104)
     assert [trial.version for trial in history.versions or ()] == ["103", "106"]
-    assert [report.uid for report in history.accepted or ()] == [pod.uid]
+    assert (pod.superseded, pod.drained, history.accepted) == (106, ended + 1.0, None)
     assert [write.what for write in history.writes or ()] == [
         "create trials s-0000",
         "create pods s-0000-1",
         "patch trials/status s-0000",
         "patch studies/status s",
     ]
+
+
+def test_who_reported_a_result_is_read_from_the_operators_log() -> None:
+    lab, _, new = zombie()
+    at = lab.trial.status.rungs[0].at.timestamp()
+    history = lab.told("leading as one", line(new, at), "Traceback (most recent call last):")
+    assert history.accepted == (Accepted(0, new, 3, at),)
+    assert check(history) == []
+    assert lab.told(line(new, at), line("another", at, trial="t-0000")).accepted == history.accepted
+
+
+def test_a_zombies_result_that_is_stored_as_that_of_the_new_pod_is_found() -> None:
+    lab, old, new = zombie()
+    at = lab.trial.status.rungs[0].at.timestamp()
+    assert lab.trial.status.checkpoint is not None
+    assert lab.trial.status.checkpoint.pod == new  # nothing that is stored tells of it
+    assert check(lab.history()) == []
+    assert broken(lab.told(line(old, at))) == {"reports"}
+    assert broken(lab.told()) == {"reports"}
+    assert check(replace(lab.history(), sent=(Sent(old, 3, 0.4), Sent(new, 3, 0.5)))) == []
+    assert broken(replace(lab.history(), sent=(Sent(old, 3, 0.5),))) == {"said"}
+    assert broken(replace(lab.history(), sent=(Sent(old, 3, 0.5), Sent(new, 3, 0.4)))) == {"said"}
+
+
+def test_what_was_heard_of_a_study_before_of_that_name_is_left_out() -> None:
+    lab = whole()
+    (before,) = lab.history().pods or ()
+    at = lab.trial.status.rungs[0].at.timestamp()
+    lab.server.delete("user", "studies", "s")
+    lab.server.delete("system:gc", "trials", "s-0000")
+    lab.begins()
+    assert lab.told(line(before.uid, at)).accepted == ()
+    assert broken(lab.told(line("stranger", at))) == {"reports"}
+
+
+def test_a_pod_that_came_before_the_other_one_was_fenced_is_found_by_the_order_however_near_that_was() -> None:
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod()
+    lab.runs()
+    lab.gets_a_pod(attempt=2)
+    lab.stores(lifecycle.requeued(lab.trial, "again", fault=True))
+    lab.runs(attempt=2)
+    assert broken(lab.history()) == {"believed", "decided"}
+    assert broken(zombie()[0].history()) == set()
+
+
+def test_seconds_of_a_short_leg_that_no_pod_took_are_found_where_clocks_are_precise() -> None:
+    lab = whole()
+    for seconds in (0.5, 1.5):  # its Pod took one
+        result = lab.trial.status.rungs[0].model_copy(update={"seconds": seconds, "gpu_seconds": 2 * seconds})
+        status = lab.trial.status.model_copy(update={"rungs": (result,)})
+        trial = lab.history().trials[0].model_copy(update={"status": status})
+        wrong = replace(lab.history(), trials=(trial,), versions=None)
+        assert broken(wrong) == {"status"}
+        assert broken(replace(wrong, precision=0.2)) == {"time", "status"}
 
 
 def test_a_line_that_is_being_written_and_what_was_refused_are_left_out() -> None:
@@ -271,6 +360,23 @@ def test_a_write_of_an_operator_that_does_not_lead_any_more_is_found() -> None:
     assert len(check(lab.history())) == 2
 
 
+def test_what_a_loser_asks_for_is_told_with_its_answer() -> None:
+    lab, (one, two) = Lab(), CANDIDATES
+    lab.begins()
+    for candidate in CANDIDATES:
+        lab.leads(candidate, user=candidate)
+        lab.stores(lifecycle.started(lab.trial), user=candidate)
+    lab.server.log((one, "patch"), "trials/status", "s-0000", {"kind": "Status"}, code=409)
+    lab.server.log((one, "create"), "pods", "s-0000-1", {"kind": "Status"}, code=504)  # it was killed meanwhile
+    assert list(too_late(lab.server.lines, "lab")) == [(f"{one}: patch trials s-0000", 409)]
+    lab.leads("", user=two)
+    lab.stores(lifecycle.requeued(lab.trial, "again", fault=True), user=one)
+    assert len(list(too_late(lab.server.lines, "lab"))) == 1
+    lab.leads(two, user=two)
+    lab.stores(lifecycle.requeued(lab.trial, "again", fault=True), user=one)
+    assert list(too_late(lab.server.lines, "lab"))[1:] == [(f"{one}: patch trials s-0000", 200)]
+
+
 def test_a_write_that_changes_nothing_is_found() -> None:
     lab = Lab()
     lab.begins()
@@ -337,7 +443,7 @@ def test_a_pod_that_nobody_saw_end_before_it_was_gone_took_an_unknown_time() -> 
     gone = deepcopy(lab.server.stored["s-0000-1"])
     gone["metadata"]["deletionGracePeriodSeconds"] = 0
     lab.server.log(("user", "delete"), "pods", "s-0000-1", gone)
-    lab.stores(lifecycle.requeued(lab.trial, "its attempt vanished", fault=True))
+    lab.stores(lifecycle.requeued(lab.trial, lifecycle.describe(VANISHED), fault=True))
     assert check(lab.history()) == []
     (pod,) = lab.history().pods or ()
     assert (pod.ended, pod.gone) == (None, lab.server.place - 1)
@@ -400,3 +506,17 @@ def test_what_the_log_does_not_have_is_taken_from_what_is_stored() -> None:
     (absent,) = missing(logged, stored)
     (history,) = histories_of([*logged, absent], "lab")
     assert (history.study, history.over) == (lab.history().study, True)
+
+
+def test_only_rules_that_there_are_can_be_excused() -> None:
+    def marked(*rules: str, **why: str) -> Any:
+        return SimpleNamespace(nodeid="a test", iter_markers=lambda _: [pytest.mark.unsound(*rules, **why).mark])
+
+    assert named(["time", "said"]) == {"time", "said"}
+    assert excused(marked("time", reason="it is late")) == {"time"}
+    with pytest.raises(ValueError, match=r"^tim, writes: no such rule of the history checker; there are orders, "):
+        named(["writes", "time", "tim"])
+    with pytest.raises(ValueError, match=r"^writes: no such rule"):
+        excused(marked("writes", reason="it writes"))
+    with pytest.raises(TypeError, match="a test: write unsound"):
+        excused(marked("time"))
