@@ -65,13 +65,14 @@ UNKNOWN = Node()
 
 @dataclass(slots=True)
 class Nodes:
-    """The nodes of a study by name, and where trials were barren last; without a name nothing is learnt."""
+    """The nodes of a study by name; without a name nothing is learnt.
+
+    `left`: by trial, where it came to nothing; `pardons`: its latest attempt that a node was blamed for, and which.
+    """
 
     known: dict[str, Node] = field(default_factory=dict)
-    left: dict[int, dict[str, Pause]] = field(default_factory=dict)  # by trial: where it came to nothing
-    pardons: dict[int, tuple[int, str]] = field(
-        default_factory=dict
-    )  # by trial: the latest attempt, and who was blamed
+    left: dict[int, dict[str, Pause]] = field(default_factory=dict)
+    pardons: dict[int, tuple[int, str]] = field(default_factory=dict)
 
     def came(self, name: str, leg: Leg) -> None:
         """An attempt has its place there."""
@@ -110,11 +111,8 @@ class Nodes:
         elsewhere = [node for node in others if node.pause.until <= at] or others
         least = MANY - 1 if fate == "barren" else MANY
         beyond, came = len(here.lost() - {trial}) - least, len(here.came() - {trial})
-        lost_there, came_there = (
-            sum(len(node.lost()) for node in elsewhere),
-            sum(len(node.came()) for node in elsewhere),
-        )
-        return bool(elsewhere) and beyond * came_there >= 2 * came * lost_there
+        usual, all_there = sum(len(node.lost()) for node in elsewhere), sum(len(node.came()) for node in elsewhere)
+        return bool(elsewhere) and beyond * all_there >= 2 * came * usual
 
     def avoided(self, now: float) -> frozenset[str]:
         """Returns the nodes that nobody is to run on now; none where none would be left."""
