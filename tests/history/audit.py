@@ -213,9 +213,9 @@ def _pods(found: Iterable[Entry], lives: Mapping[str, list[Version]], objective:
         pod = _pod(Pod(life[0].trial.index, attempt, uid, math.inf, None), seen, objective)
         fenced = fencing.at if fencing else None
         unseen = fencing is not None and "PodVanished" in fencing.trial.status.message
-        superseded = int(fencing.trial.version) if fencing else 0
-        ended = None if unseen and pod.gone else pod.ended
-        yield replace(pod, fenced=fenced, superseded=superseded, ended=ended)
+        if unseen and pod.gone:
+            pod = replace(pod, ended=None, drained=None)
+        yield replace(pod, fenced=fenced, superseded=int(fencing.trial.version) if fencing else 0)
 
 
 def _pod(pod: Pod, seen: Sequence[Entry], objective: str) -> Pod:

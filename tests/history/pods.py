@@ -107,11 +107,11 @@ def _is(report: Accepted, result: RungResult) -> bool:
 def time(history: History) -> Iterator[Violation]:
     """The seconds and GPU-seconds of a trial are those of its Pods, each from its start until it was not believed.
 
-    Of a Pod that was fenced before it ended, or whose end nobody saw, it may be any part from its last result on; of
-    one that is believed still, too; of one that reports before anybody has told of its beginning, any part until then;
-    of one that vanished with all that was known of it, so that another has its number, any part of it all. One that
-    nobody has told of yet may have taken any time. Where things were heard of late, seconds may be missing, and none
-    is too many.
+    Of a Pod that was not fenced because it ended, or whose end nobody saw, it may be any part from its last result on;
+    of one that is believed still, too; of one that reports before anybody has told of its beginning, any part until
+    then; of one that vanished with all that was known of it, so that another has its number, any part of it all. One
+    that nobody has told of yet may have taken any time. Where things were heard of late, seconds may be missing, and
+    none is too many.
     """
     if history.pods is None:
         return
@@ -127,7 +127,7 @@ def time(history: History) -> Iterator[Violation]:
             ("GPU-seconds", on_gpus, [pod.gpus for pod in own]),
         ):
             spans = [
-                (weight * _least(pod, trial) * (pod is counted[pod.attempt]), weight * _most(pod))
+                (weight * _least(history, pod, trial) * (pod is counted[pod.attempt]), weight * _most(pod))
                 for pod, weight in zip(own, weights, strict=True)
             ]
             least, most = sum(span[0] for span in spans), sum(span[1] for span in spans)
@@ -142,14 +142,21 @@ def _most(pod: Pod) -> float:
     return max(0.0, pod.heard_until - pod.began)
 
 
-def _least(pod: Pod, trial: Trial) -> float:
+def _least(history: History, pod: Pod, trial: Trial) -> float:
     since = max(pod.began, pod.known or pod.began)
     results = [result.at.timestamp() for result in trial.status.rungs if result.attempt == pod.attempt]
     until = max([since, *(at for at in results if at <= pod.heard_until)])
-    superseded = trial.finished or pod.attempt < trial.attempt
-    if superseded and pod.ended is not None and pod.ended == pod.believed_until:
+    if pod.ended is not None and pod.ended == pod.believed_until and _ended_by_itself(history, pod, trial):
         until = max(until, pod.ended)
     return until - since
+
+
+def _ended_by_itself(history: History, pod: Pod, trial: Trial) -> bool:
+    """Whether its end is what fenced it: not its result, nor the end of the study, from when on nothing is counted."""
+    states = (v for v in history.versions or () if v.index == pod.trial and (v.finished or v.attempt > pod.attempt))
+    if fencing := next(states, None):
+        return fencing.status.state in ("Pending", "Failed")
+    return trial.finished or pod.attempt < trial.attempt
 
 
 def faults(history: History) -> Iterator[Violation]:

@@ -17,12 +17,13 @@ from halvard.faults import VANISHED
 from halvard.progress import Progress
 from halvard.status import study_status
 from halvard.study import Study
-from halvard.trial import SavedCheckpoint, Trial, TrialSpec
+from halvard.trial import SavedCheckpoint, Trial, TrialSpec, TrialState
 from halvard_trainer.reports import Report
 from history import Accepted, History, Sent, check, named
 from history.after import excused, gpu_seconds, missing
 from history.audit import entries, histories, histories_of, history_of
 from history.logged import heard
+from history.pods import time
 from lab.control_plane import CANDIDATES
 
 Manifest = dict[str, Any]
@@ -290,6 +291,25 @@ def test_seconds_of_a_short_leg_that_no_pod_took_are_found_where_clocks_are_prec
         wrong = replace(lab.history(), trials=(trial,), versions=None)
         assert broken(wrong) == {"status"}
         assert broken(replace(wrong, precision=0.2)) == {"time", "status"}
+
+
+@pytest.mark.parametrize(("state", "missed"), [("Failed", 2), ("Pending", 2), ("Stopped", 0), ("Paused", 0)])
+def test_seconds_of_a_pod_that_was_fenced_as_it_ended_may_not_be_missing(state: TrialState, missed: int) -> None:
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod()
+    began = lab.runs()
+    lab.server.place += 5
+    ended = lab.ends(began)
+    trial = lifecycle.requeued(lab.trial, "again", fault=True)
+    if state != "Pending":
+        trial = lifecycle.ended(trial, state, "the study ended", order=2 * (state in ("Failed", "Stopped")))
+    lab.stores(lifecycle.lost(trial, 1.0, 2.0))
+    history = replace(lab.history(), precision=0.1)
+    (pod,) = history.pods or ()
+    assert (pod.began, pod.ended) == (began, ended)
+    assert len(list(time(history))) == missed  # seconds, and GPU-seconds
+    assert not list(time(replace(history, late=True)))
 
 
 def test_a_line_that_is_being_written_and_what_was_refused_are_left_out() -> None:
