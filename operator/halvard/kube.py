@@ -140,6 +140,7 @@ class Kube:
         self._configuration = configuration
         self._client = client.ApiClient(configuration)
         self._observe = observe
+        self.may_write: Callable[[], bool] = lambda: True  # asked before every write but those of Leases
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None, observe: Observer = lambda *_: None) -> Self:
@@ -254,6 +255,8 @@ class Kube:
         body: object = None,
         content_type: str = "application/json",
     ) -> Manifest:
+        if verb in WRITES and resource != LEASES and not self.may_write():
+            raise Unavailable(f"{verb} {path}: not asked for, as somebody else may lead by now")
         begun = time.perf_counter()
         code = 0
         try:
@@ -282,6 +285,7 @@ class Kube:
 # that 409 is a ResourceQuota being written by two at once.
 RETRIED = {401, 408, 409, 410, 429}
 VERBS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+WRITES = frozenset(VERBS) - {"get", "list"}
 
 
 def failure(verb: str, code: int, status: Manifest, retry_after: float) -> KubeError:

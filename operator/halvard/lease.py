@@ -43,8 +43,13 @@ class Lease:
         self._timing = timing
         self._seen = ""
         self._seen_at = 0.0
+        self._written_at = 0.0
         self.held = False
         self.stands_by = False  # another one leads, and the API server said so when it was last asked
+
+    def may_write(self) -> bool:
+        """Whether nobody else can lead yet: a process that was paused may not have noticed that its time is over."""
+        return self.held and asyncio.get_running_loop().time() < self._written_at + self._timing.duration
 
     async def acquire(self) -> None:
         """Waits until this process leads."""
@@ -112,6 +117,7 @@ class Lease:
         return holder in {"", self._identity} or clock >= self._seen_at + duration
 
     async def _write(self, lease: Manifest | None) -> bool:
+        begun = asyncio.get_running_loop().time()
         try:
             if lease is None:
                 await self._kube.create(LEASES, self._namespace, self._manifest())
@@ -123,7 +129,7 @@ class Lease:
         except KubeError as error:
             log.warning("the lease cannot be written: %s", error)
             return False
-        self.held = True
+        self.held, self._written_at = True, begun
         return True
 
     def _manifest(self) -> Manifest:

@@ -139,6 +139,7 @@ async def run(settings: Settings) -> None:
         at_the_end.push_async_callback(probed.close)
         at_the_end.push_async_callback(lease.release)
         await lease.acquire()
+        kube.may_write = lease.may_write
         measured.leader.set(1)
         leader = Leader(settings, kube, cache, measured, identity)
         await first_of(lease.hold, functools.partial(leader.lead, ready))

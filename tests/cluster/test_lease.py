@@ -3,10 +3,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from halvard.kube import LEASES, Kube
+from halvard.kube import LEASES, Kube, Resource, Unavailable
 from halvard.lease import Lease, LeaseLost, Timing
 from lab.control_plane import ControlPlane
 
+CONFIG_MAPS = Resource("", "v1", "configmaps")
 QUICK = Timing(duration=2.0, deadline=1.5, retry=0.1)
 
 
@@ -124,3 +125,18 @@ async def test_a_change_by_hand_of_something_else_does_not_cost_the_lease(kube: 
     await kube.replace(LEASES, namespace, "halvard", stored)
     assert await lease._attempt()
     assert lease.held
+
+
+async def test_who_was_paused_for_longer_than_its_lease_asks_for_no_write_any_more(kube: Kube, namespace: str) -> None:
+    lease = Lease(kube, namespace, "halvard", "one", QUICK)
+    assert not lease.may_write()
+    await lease.acquire()
+    kube.may_write = lease.may_write
+    note = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "note"}}
+    await kube.create(CONFIG_MAPS, namespace, note)
+    lease._written_at -= QUICK.duration
+    with pytest.raises(Unavailable, match="somebody else may lead by now"):
+        await kube.create(CONFIG_MAPS, namespace, {**note, "metadata": {"name": "late"}})
+    assert await holder(kube, namespace) == "one"
+    assert await lease._attempt()
+    await kube.create(CONFIG_MAPS, namespace, {**note, "metadata": {"name": "in-time"}})
