@@ -13,11 +13,13 @@ from e2e.namespaces import fresh_namespace
 from e2e.release import Release
 from e2e.searches import TRAINER, random_search, run_here
 from e2e.studies import Studies, python, results, show, study, template
+from history import Rule
 from lab.cluster import Cluster
 from lab.control_plane import ControlPlaneError
 from lab.helm import CHART, Helm
 
 EARLIER = "0.0.9"
+TWO_LEASES: tuple[Rule, ...] = ("leading",)  # this rule knows of one
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +122,8 @@ def test_two_releases_serve_a_namespace_each(release: Release, helm: Helm, lab: 
         release.install(f"--set=namespaces[0]={namespace}")
         other.install(f"--set=namespaces[0]={other_namespace}", "--set=crds.enabled=false")
         with (
-            checked(Studies(lab, namespace, release)) as ours,
-            checked(Studies(lab, other_namespace, other)) as theirs,
+            checked(Studies(lab, namespace, release), TWO_LEASES) as ours,
+            checked(Studies(lab, other_namespace, other), TWO_LEASES) as theirs,
         ):
             for studies in (ours, theirs):
                 studies.apply(study(template(lab, python(TRAINER)), [0.1, 0.2]))
