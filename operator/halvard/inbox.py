@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from halvard import clock
-from halvard.cache import BrokenStudy, Cache
+from halvard.cache import BrokenStudy, Cache, Cached
 from halvard.endpoint import Answer, UnknownPod
 from halvard.events import Reported, Started
 from halvard.identity import PodIdentity, Unavailable
@@ -124,9 +124,14 @@ class Inbox:
         self._boxes.pop(study, None)
 
     def _is_of(self, uid: str, study: Study) -> bool:
+        _, trial = self._known(uid)
+        return trial is not None and trial.owner == study.uid
+
+    def _known(self, uid: str) -> tuple[PodView | None, Cached[Trial] | None]:
+        """A Pod, and the trial that it belongs to; neither where that is not known."""
         item = self._cache.pods.by_uid(uid)
         trial = self._cache.trials.get((item.namespace, item.value.trial)) if item else None
-        return item is not None and trial is not None and (item.owner, trial.owner) == (trial.uid, study.uid)
+        return (item.value, trial) if item and trial and item.owner == trial.uid else (None, None)
 
     def _stored(self, view: PodView) -> int:
         """The step of the checkpoint that a Pod's trial is stored to go on from; 0 where the Pod has not written it."""
@@ -136,14 +141,13 @@ class Inbox:
 
     def _whose(self, pod: PodIdentity) -> tuple[Study, PodView, Trial]:
         """Returns a Pod's study, itself, and its trial; raises UnknownPod, or Unavailable while the study is broken."""
-        item = self._cache.pods.by_uid(pod.uid)
-        trial = self._cache.trials.get((pod.namespace, item.value.trial)) if item else None
+        view, trial = self._known(pod.uid)
         study = self._cache.studies.get(trial.study_key) if trial else None
-        if item is None or trial is None or study is None or item.owner != trial.uid or trial.owner != study.uid:
+        if view is None or trial is None or study is None or trial.owner != study.uid:
             raise UnknownPod(f"Pod {pod.namespace}/{pod.name} runs no trial that is known here")
         if isinstance(study.value, BrokenStudy):
             raise Unavailable(f"Study {study.name} is not valid: {study.value.message}")
-        return study.value, item.value, trial.value
+        return study.value, view, trial.value
 
 
 def add(told: Told, later: Told) -> None:

@@ -60,21 +60,18 @@ class Lease:
     async def hold(self) -> None:
         """Renews for ever; raises LeaseLost when somebody else leads or no renewal succeeded in time."""
         clock = asyncio.get_running_loop().time
-        renewed = clock()
         while True:
-            limit, due = renewed + self._timing.deadline, clock() + self._timing.retry
+            limit, due = self._written_at + self._timing.deadline, clock() + self._timing.retry
             await asyncio.sleep(self._timing.retry)
             begun = clock()
             if due < limit <= begun:  # it was this process that had no time to ask; nobody else may lead so early
-                limit = renewed + self._timing.duration
+                limit = self._written_at + self._timing.duration
             try:
                 async with asyncio.timeout_at(limit):
                     leads = await self._attempt()
             except TimeoutError:
                 leads = False
-            if leads:
-                renewed = begun
-            elif not self.held or clock() - renewed >= self._timing.deadline:
+            if not leads and (not self.held or clock() - self._written_at >= self._timing.deadline):
                 self.held = False
                 raise LeaseLost(f"{self._namespace}/{self._name} could not be renewed by {self._identity}")
 

@@ -229,8 +229,7 @@ def _with_room(spec: StudySpec, trials: Collection[int]) -> StudySpec:
     limit, deleted = spec.limits.trials, max(trials, default=-1) + 1 - len(trials)
     if limit is None or not deleted:
         return spec
-    limits = spec.limits.model_copy(update={"trials": min(limit + deleted, MOST_TRIALS)})
-    return spec.model_copy(update={"limits": limits})
+    return spec.with_trials(min(limit + deleted, MOST_TRIALS))
 
 
 def _gpu_seconds(trial: Trial) -> float:

@@ -123,7 +123,7 @@ def _with_room(spec: StudySpec, trials: int) -> StudySpec:
     limit = spec.limits.trials
     if limit is None or limit >= trials:
         return spec
-    return spec.model_copy(update={"limits": spec.limits.model_copy(update={"trials": trials})})
+    return spec.with_trials(trials)
 
 
 def _again(tuner: Tuner, each: Happening, trial: Trial) -> str | None:
@@ -141,8 +141,6 @@ def _again(tuner: Tuner, each: Happening, trial: Trial) -> str | None:
                 said = _verdict(tuner, trial)
                 tuner.withdraw(each.index)
                 return _other_stop(each.why, said) if tuner.spec.scheduler.patience else None
-    except KeyError:
-        return f"trial {each.index} does not exist yet"
     except ValueError as error:
         return str(error)
 

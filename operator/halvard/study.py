@@ -225,6 +225,10 @@ class StudySpec(Model):
     collector: Collector = Field(default_factory=Collector)
     template: Annotated[dict[str, Any], AfterValidator(checked_template)]
 
+    def with_trials(self, number: int) -> Self:
+        """Returns it with this as the limit of trials."""
+        return self.model_copy(update={"limits": self.limits.model_copy(update={"trials": number})})
+
     @rule("names must be unique, ignoring case: they become environment variables", field="parameters")
     def _names_differ(self) -> bool:
         return len({parameter.name.lower() for parameter in self.parameters}) == len(self.parameters)
