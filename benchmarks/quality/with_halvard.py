@@ -35,7 +35,7 @@ def make_study(problem: Problem, condition: Condition, seed: int, sampler: str, 
         {
             "apiVersion": "halvard.dev/v1alpha1",
             "kind": "Study",
-            "metadata": {"name": problem.name},
+            "metadata": {"name": "search"},
             "spec": {
                 "objective": {"metric": "value", "goal": "minimize"},
                 "parameters": [{"name": name, "float": {"min": 0.0, "max": 1.0}} for name in problem.table.names],

@@ -145,6 +145,15 @@ def test_tables_come_from_a_folder_and_an_empty_one_is_refused(tmp_path: Path) -
     assert problem.finite(math.nan) == np.nanmax(table.value)
 
 
+def test_a_table_and_its_coordinates_may_have_any_names(tmp_path: Path) -> None:
+    table = make_problem().table
+    path = tmp_path / "Some_table 2.npz"
+    np.savez(path, names=["learning rate", "log10(decay)"], u=table.u, value=table.value, seconds=table.seconds)
+    (problem,) = read_problems(tmp_path)
+    outcome = with_halvard.run(problem, Condition(4, 0.0, 1.0), 0, sampler="random", scheduler="asha")
+    assert (problem.name, outcome.begun > 4) == ("Some_table 2", True)
+
+
 def test_the_tables_of_the_repository_are_ones() -> None:
     problems = read_problems(Path(__file__).parents[3] / "benchmarks" / "tables")
     assert [(problem.name, len(problem.table.u), problem.steps) for problem in problems] == [
