@@ -111,7 +111,7 @@ def time(history: History) -> Iterator[Violation]:
     of one that is believed still, too; of one that reports before anybody has told of its beginning, any part until
     then; of one that vanished with all that was known of it, so that another has its number, any part of it all. One
     that nobody has told of yet may have taken any time. Where things were heard of late, seconds may be missing, and
-    none is too many.
+    those between its end and the moment from when on it was not believed may be counted.
     """
     if history.pods is None:
         return
@@ -127,7 +127,7 @@ def time(history: History) -> Iterator[Violation]:
             ("GPU-seconds", on_gpus, [pod.gpus for pod in own]),
         ):
             spans = [
-                (weight * _least(history, pod, trial) * (pod is counted[pod.attempt]), weight * _most(pod))
+                (weight * _least(history, pod, trial) * (pod is counted[pod.attempt]), weight * _most(history, pod))
                 for pod, weight in zip(own, weights, strict=True)
             ]
             least, most = sum(span[0] for span in spans), sum(span[1] for span in spans)
@@ -138,8 +138,9 @@ def time(history: History) -> Iterator[Violation]:
                 yield Violation("time", trial.index, f"{spent} {what} are stored; its Pods took {least} to {most}")
 
 
-def _most(pod: Pod) -> float:
-    return max(0.0, pod.heard_until - pod.began)
+def _most(history: History, pod: Pod) -> float:
+    until = pod.fenced if history.late and pod.fenced is not None else pod.heard_until
+    return max(0.0, until - pod.began)
 
 
 def _least(history: History, pod: Pod, trial: Trial) -> float:

@@ -115,7 +115,8 @@ class History:
     order. `writes`, `leases`: all of the operators. `quiet`: what they wrote when nothing was left to do, above all
     after a restart. `undisturbed`: the Trials of the same study, its reports in the same order, without a fault.
     `scraped`: the operator's `halvard_gpu_seconds` at the end, by rung and outcome. `precision`: of the times of Pods,
-    in seconds. `late`: what Pods did was perhaps heard of any time later, so that seconds are missing.
+    in seconds. `late`: what Pods did was perhaps heard of any time later, so that seconds are missing or
+    counted too long.
     """
 
     study: Study

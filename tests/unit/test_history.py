@@ -429,6 +429,12 @@ def test_where_reports_are_heard_of_late_only_seconds_too_many_are_found() -> No
     assert broken(taken(result.seconds - 1.0)) == set()
     assert broken(replace(taken(result.seconds - 1.0), late=False)) == {"time"}
     assert broken(taken(result.seconds + 1.0)) == {"time"}
+    later = [
+        replace(pod, fenced=(pod.ended or 0.0) + 1.0) if pod.trial == first(good, "Paused").index else pod
+        for pod in good.pods or ()
+    ]  # its end was not heard of before it was not believed any more
+    assert broken(replace(taken(result.seconds + 1.0), pods=tuple(later))) == set()
+    assert broken(replace(taken(result.seconds + 1.0), pods=tuple(later), late=False)) == {"time"}
 
 
 def test_a_pod_that_nobody_saw_end_may_have_taken_any_time() -> None:
