@@ -138,8 +138,9 @@ class Diagnosis:
         return Suspicion(by_chance(better, len(controls)) <= 0.05, CATCH_UP, why)  # noqa: PLR2004  # 5 %
 
     def _advice(self, budget: int) -> str:
+        ladder = f"minBudget {budget} or more" if budget < self._budgets[-1] else "the scheduler none"
         also = f", grace {budget} or more brackets" if self._spec.scheduler.asha else ""
-        return f"For the next study: minBudget {budget} or more, a lower reductionFactor{also}"
+        return f"For the next study: {ladder}, a lower reductionFactor{also}"
 
 
 def compare(budget: int, here: Values, there: Values) -> Agreement | None:

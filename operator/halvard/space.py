@@ -7,6 +7,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TypeVar
 
+from halvard.model import LARGEST
 from halvard.study import FloatRange, IntRange, Parameter, Value
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ def _coordinate(parameter: Parameter, value: Value) -> float:
         return math.nan
     low, high = float(axis.min), float(axis.max)
     step = axis.step or (1 if parameter.int is not None else 0)
-    if step:  # each value has a share of the interval and lies in its middle
+    if step and (high - low) / step < math.inf:  # each value has a share of the interval and lies in its middle
         low, high = low - step / 2, low + math.floor((high - low) / step + 1e-9) * step + step / 2
     # neither a difference of logarithms nor one of halves overflows
     low, high, at = (math.log(x) if axis.scale == "log" else x / 2 for x in (low, high, value))
@@ -119,7 +120,8 @@ def _grid(parameter: Parameter, start: float) -> Iterable[Value]:
     if parameter.float.step is None:
         raise ValueError(f"parameter {parameter.name!r}: a float in a grid needs a step")
     minimum, step, last = _exact_grid(parameter.float, parameter.float.step)
-    return (float(minimum + k * step) for k in _round(range(last + 1), start))
+    place = _place(last + 1, start)  # a range of more than 2^63 has no length
+    return (float(minimum + k * step) for k in chain(range(place, last + 1), range(place)))
 
 
 def _round(values: Sequence[T], start: float) -> Iterable[T]:
@@ -162,7 +164,8 @@ def _log_uniform(low: float, high: float, u: float) -> float:
 
 def _place(count: int, u: float) -> int:
     """Which of so many values a coordinate means: each has the same share."""
-    return min(int(u * count), count - 1)
+    share = u * count if count <= LARGEST else Fraction(u) * count  # a count may be beyond all floats
+    return min(int(share), count - 1)
 
 
 def _clip(value: float, low: float, high: float) -> float:

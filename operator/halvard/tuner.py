@@ -146,6 +146,7 @@ class Tuner:
         leg, tried = self._legs[index], self._tried[index]
         if leg.budget in tried.results:
             raise ValueError(f"trial {index} already has a result at rung {leg.budget}")
+        value = None if value is None else float(value)  # numpy's own floats are of other types, and not as exact
         if step < leg.budget:
             stop = self._scheduler.report(index, step, value)
             return GOES_ON if stop is None else replace(GOES_ON, stop=True, why=stop)

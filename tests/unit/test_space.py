@@ -212,6 +212,18 @@ def test_however_wide_or_narrow_a_log_scale_is_a_value_has_a_coordinate(low: flo
     assert decode(space, [encoded])["x"] == pytest.approx(values["x"], rel=1e-9)
 
 
+@pytest.mark.parametrize(("low", "high", "step"), [(0.0, 1.0, 1e-19), (0.0, 1e300, 1e-300), (-1.5e308, 1.5e308, 1e307)])
+def test_however_many_steps_there_are_each_has_a_coordinate(low: float, high: float, step: float) -> None:
+    axis = {"float": {"min": low, "max": high, "step": step}}
+    space = parameters({"name": "x", **axis})
+    for u in (0.0, 0.25, 1.0):
+        value = value_at(u, **axis)
+        assert value / high == pytest.approx(low / high + u * (1 - low / high), abs=0.1)
+        assert encode(space, {"x": value}) == pytest.approx([u], abs=0.1)
+    assert next(combinations(space)) == {"x": low}
+    assert next(combinations(space, start=[0.25])) == {"x": value_at(0.25, **axis)}
+
+
 def test_what_is_no_value_of_a_parameter_has_no_coordinate() -> None:
     space = parameters(EVERY_KIND[0], EVERY_KIND[5])
     assert [math.isnan(u) for u in encode(space, {"lr": "high", "mixed": 2})] == [True, True]

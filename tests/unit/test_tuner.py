@@ -95,6 +95,24 @@ def test_telling_answers_where_the_result_stands() -> None:
     assert tuner.explain(0, 1) == "value 0.5 is place 2 of 3 at rung 1; the best goes on (cut-off 0.4)"
 
 
+@pytest.mark.parametrize("number", [np.float32, np.float16, np.uint8, np.bool_])
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+@pytest.mark.parametrize(
+    "scheduler",
+    [{"asha": {"maxBudget": 9}}, {"median": {"budget": 9, "trials": 1}}, {"patience": {"budget": 9, "patience": 1}}],
+)
+def test_a_value_of_numpy_is_the_number_that_is_stored_of_it(scheduler: Any, goal: str, number: Any) -> None:
+    told, same = (Tuner(study_spec(scheduler=scheduler, objective={"metric": "a", "goal": goal})) for _ in range(2))
+    for index in (0, 1):
+        assert ask(told).index == ask(same).index == index
+        for step in (1, 2, 9):
+            value = number(0.1 * step)
+            answer = told.tell(index, step, value)
+            assert answer == same.tell(index, step, float(value))
+            if answer.stop or answer.leg_over:
+                break
+
+
 def test_reports_below_the_budget_decide_nothing() -> None:
     tuner = Tuner(study_spec(scheduler={"none": {"budget": 9}}))
     ask(tuner)

@@ -97,26 +97,28 @@ def _objects(path: Path, read: Callable[[str], Any]) -> Iterator[tuple[Path, dic
     """The objects in a file, each of a list."""
     try:
         content = read(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError, json.JSONDecodeError) as error:
         raise UnreadableError(f"{path}: cannot be read: {error}") from error
     items = content.get("items", [content]) if isinstance(content, dict) else [content]
-    for item in items:
-        if not isinstance(item, dict):
+    for item in items if isinstance(items, list) else [items]:
+        if not isinstance(item, dict) or not isinstance(item.get("metadata", {}), dict):
             raise UnreadableError(f"{path}: expected objects with apiVersion, kind, metadata and spec")
         yield path, item
 
 
 def _belongs(manifest: dict[str, Any], study: str) -> bool:
     """Whether it is a trial of this study: in a cluster its label says so, in a directory of results all are."""
-    labels = manifest.get("metadata", {}).get("labels", {})
-    return bool(labels.get(STUDY_LABEL, study) == study)
+    labels = manifest.get("metadata", {}).get("labels")
+    return not isinstance(labels, dict) or bool(labels.get(STUDY_LABEL, study) == study)
 
 
 def _trial(path: Path, manifest: dict[str, Any]) -> Trial:
     try:
         return Trial.from_manifest(manifest)
-    except (ValidationError, KeyError) as error:
+    except ValidationError as error:
         raise UnreadableError(f"{path}: not a Trial as Halvard stores it: {error}") from error
+    except KeyError as error:
+        raise UnreadableError(f"{path}: not a Trial as Halvard stores it: it has no {error.args[0]}") from error
 
 
 def _chosen(trials: list[Trial], explain: str) -> list[Trial]:

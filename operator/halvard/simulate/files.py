@@ -2,6 +2,7 @@
 
 import json
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,18 @@ from halvard.simulate.conditions import Conditions
 from halvard.simulate.result import Simulation
 from halvard.simulate.table import Table, TableError
 
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,  # a header that promises more numbers than there can be
+    RuntimeError,  # encrypted, or compressed in a way that is not known
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise at files that they cannot read."""
+
 
 def read_table(path: Path) -> Table:
     """Returns the table in an npz file; raises TableError, which names the file."""
@@ -23,8 +36,9 @@ def read_table(path: Path) -> Table:
             arrays = np.load(file, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise TableError("one array alone: must be an npz file of several, as numpy.savez writes it")
-            return Table.from_arrays(dict(arrays))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            # what is not in numpy's own format comes as bytes
+            return Table.from_arrays({name: array for name, array in arrays.items() if isinstance(array, np.ndarray)})
+    except UNREADABLE as error:
         raise TableError(f"{path}: not an npz file that numpy can read: {error}") from error
     except TableError as error:
         raise TableError(f"{path}: {error}") from error

@@ -59,9 +59,10 @@ class Simulated:
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
-    """A trial finished the full budget with the best value so far.
+    """A trial finished the full budget with the best value so far, or was stopped by patience, which counts as that.
 
-    `busy`: the seconds that workers had been busy by then; `regret`: how far the value is from the table's best.
+    `busy`: the seconds that workers had been busy by then; `regret`: how far the value is from the table's best at the
+    full budget, below 0 where it was better on the way.
     """
 
     at: float

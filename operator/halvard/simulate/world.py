@@ -33,6 +33,8 @@ LEFT = Fault(METRICS_UNAVAILABLE, "it left after its report", counted=True)
 DROPPED = Fault(EVICTED, "the job was dropped", counted=False)
 LOST = Fault(NODE_LOST, "its worker was lost", counted=False)
 MOST_FAULTS = 1000  # of one trial; that is an error, for none is to fail
+LONGEST = 1e11  # seconds, three thousand years: not much later dates end
+SLOWEST = 700.0  # the logarithm of a factor that is still a number
 
 
 def simulate(study: Study, table: Table, conditions: Conditions, sampler: MakeSampler | None = None) -> Simulation:
@@ -107,6 +109,11 @@ class World:
         while self._progress.outcome is None or self._attempts:
             if self._timeline and (wake is None or self._timeline[0][0] <= wake):
                 self._now, _, happen = heapq.heappop(self._timeline)
+                if self._now > LONGEST:
+                    raise ValueError(
+                        f"the study lasts longer than {LONGEST:g} s: the table's seconds, full-training, start-up or "
+                        "stragglers must be smaller"
+                    )
                 wake = self._turn(happen())
             elif wake is not None:
                 self._now = max(self._now, wake)
@@ -147,6 +154,8 @@ class World:
                 attempt = self._attempts.get((trial.index, trial.attempt))
                 if attempt is not None and trial.finished:  # it may be stopped in the middle of its leg
                     attempt.waits = True
+                    if (value := self._progress.tuner.converged(trial.index)) is not None:
+                        self._finished(trial.index, value)
             case Announce():
                 pass
 
@@ -194,7 +203,7 @@ class World:
 
     def _begin_leg(self, attempt: Attempt, start_up: float) -> None:
         draws = self._draws(1, *attempt.key, attempt.step)
-        slow = math.exp(self._conditions.stragglers * draws.standard_normal())
+        slow = math.exp(min(self._conditions.stragglers * draws.standard_normal(), SLOWEST))
         steps = self._table.seconds[attempt.row, attempt.step : attempt.budget]
         if draws.random() < self._conditions.dropped:
             lasts = slow * (start_up + float(steps.sum())) * draws.random()

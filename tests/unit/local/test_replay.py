@@ -42,6 +42,12 @@ def rewrite(path: Path, change: dict[str, Any]) -> None:
     path.write_text(json.dumps(record))
 
 
+def edit(directory: Path, change: dict[str, Any]) -> None:
+    """Changes fields of a trial's record."""
+    path = directory / "trials" / "study-0002.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
 def test_a_finished_run_is_replayed_with_the_same_decisions(finished: Any) -> None:
     done = replay(finished.results)
     assert (done.exit_code, done.stdout) == (0, "14 decisions replayed, all the same\n")
@@ -110,6 +116,12 @@ def test_a_changed_value_shows_where_the_decisions_part(records: Path) -> None:
     assert now.startswith("  now:      trial 1 is to train until 3: promoted: value 0.001 is place 1 of 3 at rung 1")
 
 
+@pytest.mark.parametrize("labels", [None, []])
+def test_a_trial_without_labels_is_one_of_the_study(records: Path, labels: Any) -> None:
+    edit(records, {"metadata": {"name": "study-0002", "labels": labels}})
+    assert replay(records).exit_code == 0
+
+
 def test_swapped_orders_show(records: Path) -> None:
     trials = [records / "trials" / f"study-000{index}.json" for index in (0, 5)]
     orders = [json.loads(path.read_text())["status"]["rungs"][0]["order"] for path in trials]
@@ -140,6 +152,10 @@ def test_a_missing_trial_is_said(records: Path) -> None:
             lambda at: (at / "trials" / "study-0002.json").write_text('{"kind": "Trial", "metadata": {"name": "a"}}'),
             "study-0002.json: not a Trial as Halvard stores it",
         ),
+        (lambda at: edit(at, {"metadata": None}), "study-0002.json: expected objects with apiVersion, kind, metadata"),
+        (lambda at: edit(at, {"metadata": {}}), "study-0002.json: not a Trial as Halvard stores it: it has no name"),
+        (lambda at: edit(at, {"items": None}), "study-0002.json: expected objects with apiVersion, kind, metadata"),
+        (lambda at: (at / "trials" / "study-0002.json").write_text("[" * 100_000), "study-0002.json: cannot be read: "),
         (lambda at: [path.unlink() for path in (at / "trials").glob("*.json")], ": holds no trials of study"),
     ],
 )

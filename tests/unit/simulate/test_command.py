@@ -1,7 +1,9 @@
 """`halvard simulate` from the command line: what it prints, what it writes, and what it refuses."""
 
+import io
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,48 @@ def test_pickled_objects_are_not_read(folder: Folder) -> None:
     done = folder.simulate()
     assert done.exit_code == 2
     assert f"{folder.table}: not an npz file that numpy can read: Object arrays cannot be loaded" in done.stderr
+
+
+def npz(flags: int = 0, method: int = 0, **members: bytes) -> bytes:
+    """The table's file with some members replaced, its flags (1: encrypted) and compression as they are given."""
+    data = io.BytesIO()
+    np.savez(data, **arrays())
+    with zipfile.ZipFile(data) as file:
+        every = {name: file.read(name) for name in file.namelist()} | members
+    with zipfile.ZipFile(data := io.BytesIO(), "w") as file:
+        for name, content in every.items():
+            file.writestr(name, content)
+    written = data.getvalue()
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for found in list(re.finditer(re.escape(mark), written)):
+            at = found.start() + place
+            written = written[:at] + bytes([flags, 0, method, 0]) + written[at + 4 :]
+    return written
+
+
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (npz(flags=1), "not an npz file that numpy can read: File 'names.npy' is encrypted"),
+        (npz(method=99), "not an npz file that numpy can read: That compression method is not supported"),
+        (npz(**{"u.npy": header("{{{'descr'\n")}), "not an npz file that numpy can read: "),
+        (
+            npz(**{"u.npy": header("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 1000)}\n")}),
+            "not an npz file that numpy can read: Unable to allocate",
+        ),
+        (npz(**{"u.npy": b"0.5, 0.7"}), "u: missing; a table has the arrays names, u, value, seconds; this has names,"),
+    ],
+    ids=["encrypted", "compressed", "garbled", "too large", "text"],
+)
+def test_a_damaged_table_is_refused_with_its_name(folder: Folder, damaged: bytes, message: str) -> None:
+    folder.table.write_bytes(damaged)
+    done = folder.simulate()
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{folder.table}: {message}")
 
 
 def test_one_array_alone_is_refused(folder: Folder) -> None:

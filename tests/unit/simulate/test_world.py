@@ -175,6 +175,12 @@ def test_a_leg_that_can_never_end_is_an_error() -> None:
         simulate(make_study(), TABLE, Conditions(1, start_up=1e5, lost_every=10.0, away=0.0))
 
 
+@pytest.mark.parametrize("rough", [{"start_up": 1e12}, {"stragglers": 1000.0}, {"stragglers": 20.0}])
+def test_a_study_that_would_last_for_ages_is_an_error(rough: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="lasts longer than 1e\\+11 s: the table's seconds, full-training, start-up"):
+        simulate(make_study(), TABLE, Conditions(1, **rough))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.builds(
@@ -217,7 +223,22 @@ def test_improvements_lead_to_the_best_that_finished(name: str) -> None:
         if result.budget == simulation.budgets[-1] and result.value is not None
     ]
     assert values == sorted(set(values), reverse=not maximize)
-    assert values[-1] == (max(finished) if maximize else min(finished))
+    best = simulation.study.status.best
+    assert best
+    assert values[-1] == best.value
+    assert best.value == (max(finished) if maximize else min(finished)) or name == "patience"
+
+
+def test_what_patience_stopped_had_finished_as_the_status_has_it() -> None:
+    study = make_study(scheduler={"patience": {"budget": 9, "patience": 1, "minDelta": 0.05}})
+    simulation = simulate(study, TABLE, Conditions(1))
+    best = simulation.study.status.best
+    assert simulation.study.status.trials.complete == 0
+    assert best
+    assert simulation.best
+    assert (simulation.best.value, f"s-{simulation.best.trial:04d}") == (best.value, best.trial)
+    [last] = next(trial.spans for trial in simulation.trials if trial.trial.index == simulation.best.trial)
+    assert (simulation.best.at, simulation.best.busy) == pytest.approx((last.ended, last.ended))
 
 
 def test_regret_is_how_far_a_value_is_from_the_tables_best() -> None:
