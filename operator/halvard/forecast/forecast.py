@@ -5,6 +5,7 @@ the final scores in which a trial that has trained little is a noisy observation
 """
 
 import math
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from halvard.forecast.curves import final_scores
 from halvard.forecast.normal import log_cdf, log_expected_improvement, normal_scale
 from halvard.forecast.process import Prior, Process, fit
 from halvard.forecast.records import Known, latest_levels
+from halvard.forecast.scale import Scale
 
 MOST = 200  # trials that the process learns from
 MOST_PENDING = 100
@@ -21,7 +23,6 @@ CONTENDERS = 50  # of each rung, for which it is asked
 COST_EXPONENT = 0.7
 BEST_SHARE = 0.01  # what is to be beaten is what the best of this share are expected to reach
 LEAST_DEVIATION = 1e-6
-INTERVAL = 1.645  # deviations, for 90 %
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -32,21 +33,24 @@ class Forecast:
 
     There is a row for each of `trials` (n,), all that have a result or failed: `mean` and `deviation` (n,) of its final
     score; `rate` (n,), seconds for a unit of budget, and `legs` (n, rungs), what its leg to a rung took or will take,
-    in units of budget where too little was measured; `promise` (n,), the logarithm of the probability to end better
-    than `to_beat`, less what the cost takes off; `came` and `finite` (n, rungs), where it has a result. `skill` is the
-    correlation of what the parameters alone let expect of trials with what became of them; from 0 down they are of no
-    help, and left out.
+    in units of budget where too little was measured; `chance` (n,), the logarithm of the probability to end better than
+    `to_beat`; `came` and `finite` (n, rungs), where it has a result. `scale` leads from scores to values. `start` is
+    the seconds that a Pod takes before it trains, 0 where too little was measured. `skill` is the correlation of what
+    the parameters alone let expect of trials with what became of them; from 0 down they are of no help, and left out.
     """
 
     def __init__(self, known: Known, budgets: tuple[int, ...], sign: int, prior: Prior) -> None:
         """Takes what is known, with at least one finite result, the rungs, and the hyperparameters."""
-        self._prior, self._sign = prior, sign
+        self._prior = prior
         self.trials, self.points, self.failed = known.trials, known.points, known.failed
         self.came, self.finite = ~np.isnan(known.values), np.isfinite(known.values)
         self.results = int(self.came.sum())
-        own, noise, self._scale = outlook(known)
+        self._known = known
+        own, noise, (scores, values) = outlook(known)
+        self.scale = Scale(scores, values, sign)
         self._cost = Cost(known.seconds, self.came, budgets, prior.choices, known.points)
         self.rate, self.legs = self._cost.of_trials(known.points)
+        self.start = self._cost.start
         ranked = np.argsort(own, kind="stable")
         rows = chosen(ranked)
         self._training = known.points[rows], own[rows], noise[rows]
@@ -62,7 +66,7 @@ class Forecast:
             self.mean, variance = combined(own, noise, believed, unsure + prior.nugget)
         self.deviation = np.sqrt(variance)
         self.to_beat = self._to_beat()
-        self.promise = self._promise(self.mean, self.deviation, self.rate)
+        self.chance = log_cdf((self.to_beat - self.mean) / np.maximum(self.deviation, LEAST_DEVIATION))
 
     def row(self, trial: int) -> int:
         """Returns the row of a trial that has a result."""
@@ -74,9 +78,16 @@ class Forecast:
         best = float(np.partition(expected, few - 1)[:few].mean())
         return min(best, float(self.mean[self.finite[:, -1] & ~self.failed].min(initial=math.inf)))
 
-    def _promise(self, mean: Array, deviation: Array, rate: Array) -> Array:
-        z = (self.to_beat - mean) / np.maximum(deviation, LEAST_DEVIATION)
-        promise: Array = log_cdf(z) - COST_EXPONENT * np.log(rate)
+    def promise(self, units: int, running: int | None) -> Array:
+        """Returns for each row how much a leg of so many units promises: its chance, less what the cost takes off (n,).
+
+        All pay the start of a Pod for it, but for the trial `running`, whose Pod is there.
+        """
+        cost = self.rate + self.start / units
+        if running is not None:
+            row = self.row(running)
+            cost[row] = self.rate[row]
+        promise: Array = self.chance - COST_EXPONENT * np.log(cost)
         return promise
 
     def ahead(self, points: Array, pending: Array) -> Array:
@@ -105,33 +116,34 @@ class Forecast:
         """Returns what all legs to this rung took that have a result, in the unit of `legs`."""
         return float(self.legs[self.came[:, level], level].sum())
 
-    def value(self, score: float) -> float:
-        """Returns the user's value that has this score; beyond all results, the best or the worst of them."""
-        scores, values = self._scale
-        return self._sign * float(np.interp(score, scores, values))
-
     def sentence(self, trial: int) -> str:
-        """Returns what is expected of a trial, for people."""
+        """Returns what is expected of a trial by its own curve, for people.
+
+        The process, which decides too, is too sure for that: it takes curves for independent that err together while
+        few trials have trained in full, and those that go on are the ones of which it thinks well, or too well.
+        """
         row = self.row(trial)
-        mean, deviation = float(self.mean[row]), max(float(self.deviation[row]), LEAST_DEVIATION)
-        spread = INTERVAL * deviation
-        expected, low, high = (self.value(score) for score in (mean, mean - spread, mean + spread))
-        chance = math.exp(float(log_cdf(np.array((self.to_beat - mean) / deviation))))
+        own, noise = self._alone
+        disagreement = self.mean[row] - own[row]
+        deviation = max(math.sqrt(noise[row] + disagreement**2), LEAST_DEVIATION)
         cost = f", {self.rate[row]:.3g} s per unit" if self._cost.known else ""
-        return (
-            f"final value expected {expected:.4g} (90 %: {low:.4g} to {high:.4g}), "
-            f"{chance:.1%} to beat {self.value(self.to_beat):.4g}{cost}"
-        )
+        return f"{self.scale.sentence(own[row], deviation, self.to_beat)}{cost}"
+
+    @cached_property
+    def _alone(self) -> tuple[Array, Array]:
+        """Mean and variance (n,) of each trial's final score by its own results, as people are told them."""
+        own, noise, _ = outlook(self._known, alone=True)
+        return own, noise
 
 
-def outlook(known: Known) -> tuple[Array, Array, tuple[Array, Array]]:
+def outlook(known: Known, *, alone: bool = False) -> tuple[Array, Array, tuple[Array, Array]]:
     """Returns mean and variance (n,) of each trial's final score by its own results alone, and scores with values."""
     came = ~np.isnan(known.values)
     reported = np.append(known.values[came], np.full(int(known.failed.sum()), math.inf))
     values, scale, place = normal_scale(reported)
     scores = np.full(came.shape, np.nan)
     scores[came] = scale[place[: int(came.sum())]]
-    mean, variance = final_scores(scores)
+    mean, variance = final_scores(scores, alone=alone)
     hopeless = known.failed | np.isinf(known.values).any(axis=1)
     mean[hopeless], variance[hopeless] = scale[-1], 0.0
     finite = np.isfinite(values)

@@ -6,6 +6,8 @@ goes on (docs/decisions/0015), by the forecast of `halvard.forecast`: of each ru
 * it is among the best 1/eta of all trials of the rung, those that have gone on included, and
 * what the trials on the rung above took and will take, itself included, is at most RHO times what this rung took.
 
+A trial that has just reported is still in its Pod, and to go on at once spares it the start of another: it is held for
+cheaper than the others, and goes on without further ado where training to the next rung takes less than that start.
 Counting places alone, as ASHA does, fails with a forecast: those that went on learn bad news and lose their places, so
 all others look better for ever.
 """
@@ -14,7 +16,7 @@ import numpy as np
 from typing_extensions import override
 
 from halvard import scheduler_spec
-from halvard.forecast.forecast import Forecast
+from halvard.forecast.forecast import Array, Forecast
 from halvard.forecast.forecaster import Forecaster
 from halvard.schedulers.rung import Rung, Standing
 from halvard.schedulers.scheduler import Halving, Promotion, Start, no_rung
@@ -37,6 +39,8 @@ class Adaptive(Halving):
         self._rungs = [Rung(budget, goal) for budget in self.budgets]
         self._gone: list[set[int]] = [set() for _ in self.budgets]  # promoted or withdrawn: they do not wait any more
         self._reached = np.zeros(0, np.intp)  # by trial: the level it has trained for, or does
+        self._latest = 0  # the order of the last that happened to stored trials
+        self._running: int | None = None  # the trial that reported last, if nothing has happened since
 
     @override
     def fold(self, trial: Trial) -> None:
@@ -46,17 +50,29 @@ class Adaptive(Halving):
         for level in range(self._levels[trial.spec.budget]):
             self._gone[level].add(trial.index)
         self._reach(trial.index, self._levels[trial.spec.budget])
+        reported = max((result.order for result in trial.status.rungs), default=0)
+        latest = max(reported, trial.spec.order, trial.status.order)
+        if latest > self._latest:
+            self._latest, self._running = latest, trial.index if latest == reported else None
         super().fold(trial)
 
     def start(self, index: int) -> Start:
         """Returns the lowest rung."""
+        self._running = None
         self._reach(index, 0)
         return Start(0, self.budgets[0])
+
+    @override
+    def record(self, index: int, budget: int, value: float | None) -> None:
+        """Takes in one result; raises ValueError where `budget` is no rung or the trial has a result there."""
+        super().record(index, budget, value)
+        self._running = index
 
     @override
     def withdraw(self, index: int) -> None:
         """Never promotes this trial again; its results stay in their rungs."""
         super().withdraw(index)
+        self._running = None
         for gone in self._gone:
             gone.add(index)
 
@@ -64,11 +80,12 @@ class Adaptive(Halving):
         """Returns the first promotion that is due, scanning the rungs from the top down, and holds it for done."""
         forecast = self._forecast()
         for level in reversed(range(len(self.budgets) - 1)):
-            index = self._best(level, forecast)
+            index = self._first(level, forecast)
             if index is not None and not self._hurdle(index, level, forecast):
                 why = f"promoted: {self._sentence(index, level, forecast)}"
                 self._gone[level].add(index)
                 self._reach(index, level + 1)
+                self._running = None
                 return Promotion(index, self.budgets[level + 1], why)
         return None
 
@@ -101,19 +118,30 @@ class Adaptive(Halving):
         except (ValueError, ArithmeticError) as error:
             return f"the model failed: {error}"
 
-    def _best(self, level: int, forecast: Forecast | str) -> int | None:
+    def _first(self, level: int, forecast: Forecast | str) -> int | None:
         """The first of those that wait at a rung."""
         if isinstance(forecast, str):
             return self._rungs[level].best_waiting(self._gone[level])
         waits = forecast.finite[:, level] & ~forecast.failed & (self._reached[forecast.trials] == level)
         rows = np.flatnonzero(waits)
-        return int(forecast.trials[rows[np.argmax(forecast.promise[rows])]]) if len(rows) else None
+        waiting = forecast.trials[rows]
+        running = self._running
+        if running is not None and running in waiting and self._spares_a_start(running, level, forecast):
+            return running
+        return int(waiting[np.argmax(self._promise(level, forecast)[rows])]) if len(rows) else None
+
+    def _spares_a_start(self, index: int, level: int, forecast: Forecast) -> bool:
+        """Whether the trial is still in its Pod, and trains to the next rung before another Pod has started."""
+        trains = float(forecast.rate[forecast.row(index)]) * self.budgets[level + 1]
+        return index == self._running and trains <= forecast.start
 
     def _hurdle(self, index: int, level: int, forecast: Forecast | str) -> str:
         """What keeps a trial from going on, for people; empty where nothing does."""
         rung = self._rungs[level]
         if isinstance(forecast, str):
             return "" if rung.place(index) <= rung.completed // self._eta else "it is not among the best"
+        if self._spares_a_start(index, level, forecast):
+            return ""
         place, completed = self._place(index, level, forecast)
         if completed < FEWEST or (place - 1) * self._eta >= completed:
             return f"only the best 1/{self._eta} may go on"
@@ -128,8 +156,13 @@ class Adaptive(Halving):
 
     def _place(self, index: int, level: int, forecast: Forecast) -> tuple[int, int]:
         """The trial's place by promise among all that have a result at a rung, and how many have."""
-        there = forecast.promise[forecast.came[:, level]]
-        return 1 + int((there > forecast.promise[forecast.row(index)]).sum()), len(there)
+        promise = self._promise(level, forecast)
+        there = promise[forecast.came[:, level]]
+        return 1 + int((there > promise[forecast.row(index)]).sum()), len(there)
+
+    def _promise(self, level: int, forecast: Forecast) -> Array:
+        """What a leg from a rung to the next promises, for each row of the forecast."""
+        return forecast.promise(self.budgets[level + 1] - self.budgets[level], self._running)
 
     def _sentence(self, index: int, level: int, forecast: Forecast | str) -> str:
         standing = self.standing(index, self.budgets[level])
@@ -138,9 +171,11 @@ class Adaptive(Halving):
         if standing.top or standing.value is None:
             return standing.sentence()
         place, completed = self._place(index, level, forecast)
+        spares = self._spares_a_start(index, level, forecast)
+        why = f"; to train on takes less than the {forecast.start:.3g} s that a Pod takes to start" if spares else ""
         return (
             f"value {standing.value:g} is place {standing.place} of {completed} at rung {standing.budget}; "
-            f"{forecast.sentence(index)}{_left_out(forecast)}; by promise it is place {place}"
+            f"{forecast.sentence(index)}{_left_out(forecast)}; by promise it is place {place}{why}"
         )
 
     def _level(self, index: int, budget: int) -> int:

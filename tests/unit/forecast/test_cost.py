@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from halvard.forecast.cost import FEWEST, Cost, rates, units_of_legs
+from halvard.forecast.cost import FEWEST, Cost, rates, start_up, units_of_legs
 
 BUDGETS = (1, 3, 9)
 RNG = np.random.default_rng(0)
@@ -23,7 +23,8 @@ def cost_of(seconds: np.ndarray, points: np.ndarray) -> Cost:
 
 
 def rates_of(seconds: np.ndarray) -> np.ndarray:
-    return rates(seconds, units_of_legs(~np.isnan(seconds), BUDGETS))
+    units = units_of_legs(~np.isnan(seconds), BUDGETS)
+    return rates(seconds, units, start_up(seconds, units))
 
 
 def test_the_cost_of_a_new_point_is_learnt_from_the_trials() -> None:
@@ -72,6 +73,7 @@ def with_start(trials: int, start: float) -> tuple[np.ndarray, np.ndarray]:
 def test_the_start_of_a_pod_is_not_taken_for_training() -> None:
     rate, seconds = with_start(90, start=10.0)
     assert rates_of(seconds) == pytest.approx(rate)
+    assert cost_of(seconds, RNG.random((90, 2))).start == pytest.approx(10.0)
 
 
 def test_where_pods_start_at_once_rates_are_what_was_measured() -> None:
@@ -97,7 +99,7 @@ def test_a_first_leg_trains_its_whole_budget_and_a_later_one_what_is_new() -> No
     known = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0]], dtype=bool)
     assert units_of_legs(known, BUDGETS).tolist() == [[1, 2, 6], [1, 3, 6], [1, 3, 9], [1, 2, 6], [1, 2, 6]]
     seconds = np.array([[5, 10, np.nan], [np.nan, 15, 30], [np.nan, np.nan, 45], [np.nan, 10, np.nan]])
-    assert rates(seconds, units_of_legs(known[:4], BUDGETS)).tolist() == [5.0] * 4
+    assert rates(seconds, units_of_legs(known[:4], BUDGETS), start=0.0).tolist() == [5.0] * 4
 
 
 def test_brackets_do_not_make_a_trial_dearer() -> None:

@@ -64,3 +64,13 @@ def test_steep_slopes_stay_within_what_a_score_can_be() -> None:
     mean, variance = final_scores(scores)
     assert np.abs(mean).max() <= LARGEST
     assert variance.max() <= LARGEST**2
+
+
+def test_of_a_trial_alone_it_expects_that_the_next_rung_changes_what_the_last_has_changed() -> None:
+    """Nobody is at the top yet."""
+    below = RNG.standard_normal(100)
+    scores = np.stack([below, below - 0.6, np.full(100, np.nan)], axis=1)
+    (still, wide), (falling, narrow) = final_scores(scores), final_scores(scores, alone=True)
+    assert still == pytest.approx(below - 0.6, abs=0.05)
+    assert falling == pytest.approx(below - 1.2, abs=0.1)
+    assert (narrow < wide).all()

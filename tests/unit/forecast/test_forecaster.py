@@ -73,7 +73,7 @@ def test_what_is_finished_is_certain() -> None:
     finished = [made.row(index) for index, each in tried.items() if 9 in each.results]
     assert (made.deviation[finished] < 0.01).all()
     assert all(
-        made.value(made.mean[made.row(index)]) == pytest.approx(each.results[9], abs=0.05)
+        made.scale.value(made.mean[made.row(index)]) == pytest.approx(each.results[9], abs=0.05)
         for index, each in tried.items()
         if 9 in each.results
     )
@@ -165,7 +165,7 @@ def test_a_model_that_fails_says_so_at_every_question_and_is_tried_again_when_mo
 def test_the_order_in_which_trials_are_told_does_not_matter() -> None:
     tried = study(70)
     backwards = dict(reversed(tried.items()))
-    assert (forecast(tried).promise == forecast(backwards).promise).all()
+    assert (forecast(tried).promise(2, None) == forecast(backwards).promise(2, None)).all()
 
 
 def test_one_that_was_told_everything_at_once_goes_on_as_the_one_that_was_asked_all_along() -> None:
@@ -177,7 +177,7 @@ def test_one_that_was_told_everything_at_once_goes_on_as_the_one_that_was_asked_
         asked.learn(index, each)
         said = asked.forecast()
     assert isinstance(said, Forecast)
-    assert (said.promise == forecast(tried).promise).all()
+    assert (said.promise(2, None) == forecast(tried).promise(2, None)).all()
 
 
 def test_maximising_is_minimising_mirrored() -> None:
@@ -188,8 +188,8 @@ def test_maximising_is_minimising_mirrored() -> None:
     }
     plain = {index: Tried(each.parameters, each.results, each.failed) for index, each in tried.items()}
     up, down = forecast(mirrored, study_spec(SQUARE, "auto", goal="maximize")), forecast(plain)
-    assert (up.promise == down.promise).all()
-    assert up.value(-1.0) == -down.value(-1.0)
+    assert (up.promise(2, None) == down.promise(2, None)).all()
+    assert up.scale.value(-1.0) == -down.scale.value(-1.0)
 
 
 VALUE = st.none() | st.floats(-1e300, 1e300) | st.integers(-2, 2).map(float)
@@ -213,7 +213,7 @@ def test_whatever_is_reported_it_says_something_finite_or_why_not(
     if isinstance(said, str):
         assert said.endswith(("results", "equal", "left"))
         return
-    assert np.isfinite(said.promise).all()
+    assert np.isfinite(said.promise(2, None)).all()
     assert np.isfinite(said.ahead(np.random.default_rng(0).random((5, 4)), made.pending())).all()
     assert all(said.sentence(index) for index in said.trials)
     assert sum(len(values) for values, *_ in trials) >= FEWEST
