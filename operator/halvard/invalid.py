@@ -26,13 +26,14 @@ WORDS = {
     "string_too_long": "Too long: may not be more than {max_length} bytes",
     "string_too_short": "Invalid value: {value}: {path} in body should be at least {min_length} chars long",
     "string_pattern_mismatch": "Invalid value: {value}: {path} in body should match '{pattern}'",
-    "greater_than": "Invalid value: {value}: {path} in body should be greater than {gt:g}",
-    "greater_than_equal": "Invalid value: {value}: {path} in body should be greater than or equal to {ge:g}",
-    "less_than_equal": "Invalid value: {value}: {path} in body should be less than or equal to {le:g}",
+    "greater_than": "Invalid value: {value}: {path} in body should be greater than {gt:.16g}",
+    "greater_than_equal": "Invalid value: {value}: {path} in body should be greater than or equal to {ge:.16g}",
+    "less_than_equal": "Invalid value: {value}: {path} in body should be less than or equal to {le:.16g}",
 }
 """What the API server says where pydantic reports an error of this type."""
 
 WRONG_TYPE = 'Invalid value: "{got}": {path} in body must be of type {wanted}: "{got}"'
+QUOTE = " (y, n, yes, no, on and off are booleans in YAML, unless they are quoted)"
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", type(None): "null"}
 WANTED = {
     "bool_type": "boolean",
@@ -46,6 +47,7 @@ WANTED = {
     "mapping_type": "object",
 }
 SCALARS = ("str", "int", "float", "bool")
+PARAMETERS = ("spec", "parameters")  # whose items have fields of such names
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def parse(model: type[Data], manifest: Mapping[str, Any], extra: Literal["ignore
     `extra`: whether to pass over fields that are not known.
     """
     try:
-        parsed = model.model_validate_json(json.dumps(_as_sent(manifest), default=str), strict=True, extra=extra)
+        text = json.dumps(_as_sent(manifest), default=str)
+        parsed = model.model_validate_json(text, strict=True, extra=extra, by_alias=True, by_name=False)
     except ValidationError as error:
         _refuse(error)
     if errors := tuple(_broken(parsed, "")):
@@ -159,12 +162,13 @@ def _worded(error: ErrorDetails) -> FieldError:
     location, given, context = error["loc"], error["input"], error.get("ctx", {})
     wanted = WANTED.get(error["type"])
     any_scalar = len(location) > 1 and (isinstance(location[-2], int) or "initialPoints" in location[:-2])
-    if wanted and any_scalar and location[-1] in SCALARS:
+    if wanted and any_scalar and location[-1] in SCALARS and location[:-2] != PARAMETERS:
         location, wanted = location[:-1], "string,integer,number,boolean"  # an item of `choice` or `when` may be any
     path = _path(location)
     if wanted:
         got = JSON_TYPES.get(type(given), "object")
-        return FieldError(path, WRONG_TYPE.format(path=path, got=got, wanted=wanted))
+        hint = QUOTE if (got, wanted) == ("boolean", "string") else ""
+        return FieldError(path, WRONG_TYPE.format(path=path, got=got, wanted=wanted) + hint)
     supported = str(context.get("expected", "")).replace("'", '"').replace(" or ", ", ")
     words = WORDS.get(error["type"], "Invalid value: {value}: {msg}")
     value = json.dumps(given, default=str)

@@ -40,4 +40,11 @@ def _boolean(_: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
     return node.value.lower() in TRUE
 
 
+def _whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    """One that 64 bits do not hold is a number like any other, as in the API server's JSON."""
+    number = loader.construct_yaml_int(node)
+    return number if -(2**63) <= number < 2**63 else float(str(number))
+
+
 _Loader.add_constructor("tag:yaml.org,2002:bool", _boolean)
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole)

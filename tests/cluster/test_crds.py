@@ -163,7 +163,9 @@ def test_a_listing_tells_where_studies_and_trials_stand(
     apply(spec=spec())
     best = {"trial": "one-0002", "value": 0.25, "budget": 9, "parameters": {"lr": "auto"}}
     counts = {"total": 9, "running": 2, "complete": 3, "failed": 1}
+    held_up = {"type": "Degraded", "status": "True", "reason": "ErrImagePull", "message": "no such image"}
     status = {**STARTED, "trials": counts, "best": best, "highestRung": 9, "gpuHours": {"total": 1.5}}
+    status["conditions"] = [{**held_up, "lastTransitionTime": "2026-01-01T00:00:00Z"}]
     apply(subresource="status", status=status)
     apply("Trial", spec={"index": 2, "budget": 9, "parameters": {"lr": "auto"}})
     results = [
@@ -181,8 +183,8 @@ def test_a_listing_tells_where_studies_and_trials_stand(
 
     columns = [line.split()[:-1] for line in listing if line]
     assert columns == [
-        ["NAME", "STATE", "DONE", "RUNNING", "FAILED", "BEST", "RUNG", "GPU-HOURS"],
-        ["study.halvard.dev/one", "Running", "3", "2", "1", "0.25", "9", "1.5"],
+        ["NAME", "STATE", "DEGRADED", "DONE", "RUNNING", "FAILED", "BEST", "RUNG", "GPU-HOURS"],
+        ["study.halvard.dev/one", "Running", "ErrImagePull", "3", "2", "1", "0.25", "9", "1.5"],
         ["NAME", "STATE", "BUDGET", "RUNG", "VALUE", "ATTEMPT", "STEP", "CHECKPOINT"],
         ["trial.halvard.dev/one", "Running", "9", "3", "0.25", "1", "4", "step-3"],
     ]

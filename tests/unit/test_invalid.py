@@ -67,6 +67,30 @@ def test_types_are_as_strict_as_the_api_servers(value: object, got: str) -> None
     assert str(wrong) == f'spec.seed: Invalid value: "{got}": spec.seed in body must be of type integer: "{got}"'
 
 
+def test_a_parameter_that_yaml_takes_for_a_boolean_is_refused_with_the_remedy() -> None:
+    wrong = refused(manifest(parameters=[{"name": False, "int": {"min": 1, "max": 2}}]))
+
+    assert str(wrong).startswith("spec.parameters[0].name: ")
+    assert "unless they are quoted" in str(wrong)
+
+
+@pytest.mark.parametrize("kind", ["float", "int"])
+def test_a_range_that_is_no_mapping_is_named_itself(kind: str) -> None:
+    wrong = refused(manifest(parameters=[{"name": "lr", kind: [1, 2]}]))
+
+    assert [error.field for error in wrong.errors] == [f"spec.parameters[0].{kind}"]
+
+
+def test_fields_have_the_names_of_the_custom_resource_and_no_others() -> None:
+    wrong = refused(manifest(limits={"trials": 3, "failed_trials": 1}))
+
+    assert str(wrong) == 'unknown field "spec.limits.failed_trials"'
+
+
+def test_a_bound_is_told_in_full() -> None:
+    assert str(refused(manifest(limits={"trials": 10**7}))).endswith("should be less than or equal to 1000000")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_target_that_is_not_finite_is_refused(value: float) -> None:
     wrong = refused(manifest(objective={"metric": "loss", "goal": "minimize", "target": value}))

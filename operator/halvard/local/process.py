@@ -107,6 +107,7 @@ class Process:
         self._budget = leg.budgets[-1]
         self._reports = Reports(files, pattern, leg.start)
         self._stopped = self._complained = False
+        self._last = ""
         self._kill_at: float | None = None
         leg.save(files.leg)  # before the process: the next run finds out about an attempt by its record
         with files.log.open("ab") as log:
@@ -125,10 +126,11 @@ class Process:
         code = self._popen.poll()  # first, so that everything written before the end is read after it
         for report in self._reports.read(last=code is not None):
             self._advance(report.step)
+            self._last = f"; its last report was of {', '.join(report.metrics) or 'nothing'} at step {report.step}"
             yield Reported(*self.key, at=now, report=report)
         if code is not None:
             self.kill()  # what it left behind
-            yield Ended(*self.key, at=now, fault=fault(code, self.files.log, nothing))
+            yield Ended(*self.key, at=now, fault=fault(code, self.files.log, nothing + self._last))
         elif self._kill_at is not None and now >= self._kill_at:
             self.kill()
 

@@ -38,6 +38,8 @@ def program(template: Mapping[str, Any], contract: Mapping[str, str], inherited:
     for entry in container.get("env") or ():
         if "valueFrom" not in entry:
             told.setdefault(entry["name"], expand(str(entry.get("value", "")), told))
+    if not isinstance(container.get("args") or [], list):
+        raise TypeError("args must be a list")
     parts = (part for name in ("command", "args") for part in container.get(name) or ())
     arguments = (expand(str(part), told) for part in parts)
     ours = {name: value for name, value in inherited.items() if not name.startswith("HALVARD_")}
@@ -56,9 +58,12 @@ def _replacement(found: re.Match[str], variables: Mapping[str, str]) -> str:
 
 
 def gpus(template: Mapping[str, Any]) -> int:
-    """Returns how many GPUs a trial asks for."""
+    """Returns how many GPUs a trial asks for; raises ValueError where that is no number of GPUs."""
     resources = trainer(template).get("resources") or {}
-    return int((resources.get("limits") or {}).get(GPU, 0))
+    asked = str((resources.get("limits") or {}).get(GPU, 0))
+    if not asked.isdecimal():
+        raise ValueError(f"{GPU} is {asked}: it must be a whole number")
+    return int(asked)
 
 
 def notices(template: Mapping[str, Any]) -> list[str]:

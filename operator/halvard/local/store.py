@@ -29,6 +29,10 @@ class ChangedError(Exception):
     """The directory holds the results of another search; the message says which field differs and what to do."""
 
 
+class DamagedError(Exception):
+    """A record that nobody can read, as after a change by hand; the message names the file."""
+
+
 class Store:
     """`results/<study>/`: study.yaml, trials.csv, trials/<trial>.json, trials/<trial>/attempt-<n>/."""
 
@@ -73,7 +77,10 @@ class Store:
     def study(self) -> dict[str, Any] | None:
         """Returns the manifest of the study whose results these are, with its status, or None before the first run."""
         path = self.root / "study.yaml"
-        return yaml.safe_load(path.read_text()) if path.exists() else None
+        try:
+            return yaml.safe_load(path.read_text()) if path.exists() else None
+        except yaml.YAMLError as error:
+            raise DamagedError(f"{path}: cannot be read: {error}") from error
 
     def save_study(self, manifest: Mapping[str, Any], status: StudyStatus) -> None:
         """Stores the Study as its user wrote it, with its status."""
@@ -115,7 +122,10 @@ def write_durably(path: Path, text: str) -> None:
 
 
 def _read_trial(path: Path) -> Trial:
-    return Trial.from_manifest(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Trial.from_manifest(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, ValueError) as error:
+        raise DamagedError(f"{path}: not a Trial as Halvard stores it: {error}") from error
 
 
 def _row(trial: Trial, names: list[str], budgets: list[int]) -> list[object]:

@@ -71,6 +71,16 @@ def test_a_trainer_that_exits_without_a_report_is_metrics_unavailable(workshop: 
     assert ("Failed", message) == (status["state"], status["message"])
 
 
+def test_a_trial_that_reports_another_metric_fails_with_the_name_of_that(workshop: Any) -> None:
+    manifest = workshop.manifest(limits={"trials": 1})
+    script = """echo '{"step": 1, "accuracy": 1}' >> $HALVARD_REPORTS"""
+    manifest["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-c", script]
+    workshop.run(manifest)
+
+    message = workshop.trials()[0]["status"]["message"]
+    assert message.endswith("reported no loss at step 1 or beyond; its last report was of accuracy at step 1")
+
+
 def test_a_loss_that_is_not_a_number_is_the_worst_and_never_promoted(workshop: Any) -> None:
     workshop.run(workshop.manifest(env={"NAN": "0,1,2"}, limits={"trials": 6}))
 
@@ -206,6 +216,17 @@ def test_a_second_run_in_the_same_directory_is_refused(workshop: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("damaged", ["study.yaml", "trials/study-0000.json"])
+def test_a_damaged_record_is_named(workshop: Any, damaged: str) -> None:
+    path = workshop.results / damaged
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    done = workshop.run(workshop.manifest())
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{path}: ")
+
+
 def test_a_bad_manifest_is_refused_with_every_error(workshop: Any) -> None:
     done = workshop.run(workshop.manifest(objective={"metric": "loss", "goal": "smaller"}, parallelism=-1))
 
@@ -255,6 +276,17 @@ def test_a_request_for_gpus_is_ignored_with_a_notice_where_there_are_none(
 
     assert done.returncode == 0
     assert done.stdout.count("no GPU on this machine: the request for nvidia.com/gpu is ignored") == 1
+
+
+def test_what_holds_only_here_or_only_in_a_cluster_is_said(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    manifest = workshop.manifest(limits={"trials": 1, "gpuHours": 1})
+    manifest["spec"]["template"]["spec"]["hostNetwork"] = True
+    done = workshop.run(manifest)
+
+    assert done.returncode == 0
+    assert "note: a cluster may not take this template: spec.hostNetwork: true is not allowed here;" in done.stdout
+    assert "note: no trial holds a GPU here: limits.gpuHours is never used up\n" in done.stdout
 
 
 def test_a_study_that_may_not_run_anything_ends_at_once_and_says_why(workshop: Any) -> None:

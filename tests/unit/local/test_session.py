@@ -1,12 +1,14 @@
 """What `halvard run` refuses before anything starts."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from halvard.local import session
 from halvard.local.runner import Job
-from halvard.local.session import UnrunnableError, check_runnable, read
+from halvard.local.session import BAD_INPUT, UnrunnableError, check_runnable, read, run
 from halvard.local.store import ChangedError, check_unchanged
 from halvard.study import Study
 
@@ -26,6 +28,19 @@ def test_a_file_that_holds_no_manifest_is_refused(tmp_path: Path, text: str, exp
     with pytest.raises(UnrunnableError) as refused:
         read(path)
     assert str(refused.value).startswith(f"{path}: {expected}")
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnrunnableError, match=f"^{tmp_path}: cannot be read: "):
+        read(tmp_path)
+
+
+def test_a_directory_of_results_that_cannot_be_made_is_refused(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study").touch()
+    assert run(workshop.write(workshop.manifest()), tmp_path) == BAD_INPUT
+    assert capsys.readouterr().err.startswith(f"--results: {tmp_path}/study has to be a directory that can be written")
 
 
 def test_a_container_without_a_command_is_refused(workshop: Any, tmp_path: Path) -> None:
@@ -75,10 +90,28 @@ def test_the_search_itself_may_not(workshop: Any, tmp_path: Path, change: dict[s
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"env": [{"value": "1"}]}, {"env": 3}, {"resources": {"limits": {"nvidia.com/gpu": "x"}}}]
+    "wrong",
+    [
+        {"env": [{"value": "1"}]},
+        {"env": 3},
+        {"args": "--epochs=3"},
+        *({"resources": {"limits": {"nvidia.com/gpu": gpus}}} for gpus in ("x", 0.5, -1)),
+    ],
 )
 def test_a_container_that_no_pod_could_have_is_refused(workshop: Any, tmp_path: Path, wrong: dict[str, Any]) -> None:
     manifest = workshop.manifest()
     manifest["spec"]["template"]["spec"]["containers"][0] |= wrong
     with pytest.raises(UnrunnableError, match=r"containers\[trainer\]: not written as a container of a Pod is"):
         check_runnable(Job(Study.from_manifest(manifest), manifest, tmp_path), 0)
+
+
+def test_a_container_that_no_pod_could_have_is_refused_by_the_name_of_its_field(workshop: Any, tmp_path: Path) -> None:
+    manifest = workshop.manifest()
+    manifest["spec"]["template"]["spec"]["containers"][0]["env"] = {"A": "b"}
+    with pytest.raises(UnrunnableError, match=r"spec\.containers\[0\]\.env: .*; a list belongs here"):
+        check_runnable(Job(Study.from_manifest(manifest), manifest, tmp_path), 0)
+
+
+def test_how_to_go_on_after_python_m_halvard_is_a_command_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["operator/halvard/__main__.py", "run"])
+    assert session._program() == [sys.executable, "-m", "halvard"]
