@@ -4,11 +4,11 @@ Events are handled one by one, each followed by the decisions it makes possible,
 of events and never on how they were batched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from halvard import lifecycle, starting
-from halvard.ending import deadline, ending, exhausted, gpu_deadline
+from halvard.ending import deadline, ending, exhausted, gpu_deadline, out_of_time
 from halvard.events import Avoids, Ended, Event, Fault, LeftBehind, Outdated, Placed, Reported, Started, Stuck
 from halvard.faults import METRICS_UNAVAILABLE, VANISHED
 from halvard.judging import Judgement, back_off, judge, recall, retried
@@ -25,8 +25,9 @@ FREE_TO_GO = "it may run on more nodes by now"  # which its Pod, made before, do
 
 def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
     """Advance `progress` by one turn and return what is to be done. `now`: seconds since the epoch."""
-    turn = _Turn(progress, now, {(e.trial, e.attempt): e.at for e in events if isinstance(e, Ended)})
+    turn = _Turn(progress, now)
     fresh = progress.fresh
+    turn.note_ends(events)
     if fresh:
         recall(progress, events, now)
     turn.begin()
@@ -34,6 +35,10 @@ def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
         for event in events:
             if isinstance(event, Placed | Avoids | Started):
                 turn.take(event)
+        if turn.active and out_of_time(progress, now):  # what came while nobody listened counts all the same
+            for event in events:
+                if isinstance(event, Reported):
+                    turn.take(event)
         turn.choose()
     for event in events:
         turn.handle(event)
@@ -45,12 +50,16 @@ def decide(progress: Progress, events: Sequence[Event], now: float) -> Plan:
 class _Turn:
     progress: Progress
     now: float
-    ended: Mapping[tuple[int, int], float]  # when attempts ended of which this turn is told
     actions: list[Action] = field(default_factory=list)
     repeated: int = 0
     faults: list[Fault] = field(default_factory=list)
     results: list[Reported] = field(default_factory=list)
     begun: set[int] = field(default_factory=set)  # by now only in this plan: what is told is of a Pod that vanished
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is to run."""
+        return self.progress.outcome is None and not self.progress.study.spec.suspend
 
     def begin(self) -> None:
         """The first turn of a study starts its clock; the first after a fold takes stock."""
@@ -71,6 +80,13 @@ class _Turn:
                 self._await_pod(trial)
 
     # --- events ---------------------------------------------------------------------------------------------------
+
+    def note_ends(self, events: Sequence[Event]) -> None:
+        """None is taken to have run on whose end this turn is told of, also before it comes to that."""
+        for event in events:
+            live, trial = self.progress.live.get(event.trial), self.progress.trials.get(event.trial)
+            if isinstance(event, Ended) and live and trial and event.attempt == trial.attempt:
+                live.until = event.at
 
     def handle(self, event: Event) -> None:
         """One event, and every decision that it makes possible."""
@@ -220,7 +236,7 @@ class _Turn:
     def choose(self) -> None:
         """Ask the tuner what to run next, settle the trials that wait for a verdict, and start what is to run."""
         progress, spec = self.progress, self.progress.study.spec
-        active = progress.outcome is None and not spec.suspend
+        active = self.active
         outcome = ending(progress, self.now) if active else None
         legs = self._ask() if active and outcome is None else []
         promoted = {leg.index: leg for leg in legs}
@@ -251,8 +267,11 @@ class _Turn:
         return legs
 
     def _settle_result(self, trial: Trial, leg: Leg | None) -> None:
-        """Store a result together with what follows from it: going on in the same attempt, a pause, or the end."""
-        if leg is not None:
+        """Store a result together with what follows from it: going on in the same attempt, a pause, or the end.
+
+        Where that attempt is gone by now, a promotion follows a pause: its number is not to have a second Pod.
+        """
+        if leg is not None and trial.index in self.progress.live:
             self._save(trial)
             return
         if trial.spec.budget >= self.progress.tuner.max_budget:
@@ -315,7 +334,7 @@ class _Turn:
         for index in sorted(self.progress.assigned):
             trial = self.progress.trials[index]
             if live := self.progress.live.pop(index, None):
-                trial = self._lose(trial, live, self.ended.get((index, trial.attempt), self.now))
+                trial = self._lose(trial, live, live.ran_until(self.now))
                 self._stop(trial, outcome.reason)
             order = self.progress.tuner.withdraw(index)
             self._save(lifecycle.ended(trial, "Stopped", f"the study ended: {outcome.message}", order=order))

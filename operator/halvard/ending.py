@@ -18,6 +18,12 @@ def ending(progress: Progress, now: float) -> Outcome | None:
         return Outcome("Failed", "TooManyFailedTrials", message)
     if fatal := _fatal(progress):
         return Outcome("Failed", "FailurePolicy", f"{fatal.name} failed: {fatal.status.message}")
+    return out_of_time(progress, now)
+
+
+def out_of_time(progress: Progress, now: float) -> Outcome | None:
+    """How the study ends now because of the time that it took, whatever its trials have brought."""
+    limits = progress.study.spec.limits
     if (end := deadline(progress)) is not None and now >= end:
         return Outcome("Complete", "DurationReached", f"limits.duration of {limits.duration} is over")
     if limits.gpu_hours is not None and progress.gpu_seconds(now) >= limits.gpu_hours * 3600:

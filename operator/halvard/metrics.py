@@ -142,7 +142,7 @@ class Metrics:
     def superseded(self, reports: Sequence[Report]) -> None:
         """An attempt that is over reported these."""
         self.dropped.labels("superseded").inc(len(reports))
-        self._superseded_checkpoints.inc(sum(report.checkpoint is not None for report in reports))
+        self._superseded_checkpoints.inc(sum(bool(report.checkpoint) for report in reports))
 
     def turn(self, study: Key, events: Iterable[Event], faults: Iterable[Fault]) -> None:
         """Takes over what one turn of a study has dealt with."""

@@ -29,7 +29,8 @@ class Live:
     """An attempt that exists; `placed`: it has a place to run in, on `node`; none that it `avoids` can be that.
 
     `number`: how many attempts of the study had got their place by then, with this one; 0 while that is not known.
-    `since`: from when its time is still to be accounted for; `step`: its last report.
+    `since`: from when its time is still to be accounted for; `until`: when it had ended, where that is known by now;
+    `step`: its last report.
     """
 
     placed: bool = False
@@ -37,10 +38,15 @@ class Live:
     node: str = ""
     avoids: tuple[str, ...] = ()
     since: float | None = None
+    until: float | None = None
     gpus: float = 0.0
     step: int = 0
     stuck: Fault | None = None
     stopping: str = ""
+
+    def ran_until(self, now: float) -> float:
+        """Until when it has run."""
+        return now if self.until is None else self.until
 
 
 @dataclass(slots=True)
@@ -208,7 +214,8 @@ class Progress:
 
     def gpu_seconds(self, now: float) -> float:
         """GPU-seconds used so far, those of running attempts included."""
-        running = sum(live.gpus * (now - live.since) for live in self.live.values() if live.since is not None)
+        timed = ((live, live.since) for live in self.live.values() if live.since is not None)
+        running = sum(live.gpus * max(0.0, live.ran_until(now) - since) for live, since in timed)
         return self.gpu_seconds_spent + running
 
     def hits_target(self, value: float | None) -> bool:

@@ -219,7 +219,7 @@ def _trouble(progress: Progress) -> tuple[str, str] | None:
     """Why Pods cannot be created or cannot start, in the words of whoever refuses them."""
     if progress.outcome:
         return None
-    if progress.block:
+    if progress.block and not progress.block.probing:  # else one was taken, and the others wait for room alone
         return progress.block.reason, progress.block.message
     stuck = next((live.stuck for live in progress.live.values() if live.stuck), None)
     return (stuck.reason, stuck.message) if stuck else None

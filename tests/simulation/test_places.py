@@ -12,11 +12,12 @@ from halvard.decide import decide
 from halvard.events import Ended, Event, Fault, Outdated, Placed, Reported, Started, Stuck
 from halvard.faults import VANISHED
 from halvard.plan import SaveSpec, SaveStatus, StartLeg, StopLeg
-from halvard.progress import Block
+from halvard.progress import Block, Progress
 from halvard.starting import LOOK_AHEAD
-from halvard.trial import Trial
+from halvard.status import study_status
+from halvard.trial import Trial, TrialSpec
 from halvard_trainer.reports import Report
-from simulation.world import CRASHED, DELETED, EVICTED, World, chance, check_invariants, study
+from simulation.world import CRASHED, DELETED, EVICTED, LEFT, World, chance, check_invariants, study
 
 PULL = Fault("ImagePullBackOff", "no such image", counted=False)
 
@@ -238,6 +239,30 @@ def test_a_quota_that_is_used_up_stops_a_crowd_as_well_as_a_few() -> None:
     assert (world.study.status.state, world.study.status.trials.total) == ("Complete", 100)
 
 
+def test_a_quota_that_has_room_again_is_no_trouble_while_others_wait_for_a_node() -> None:
+    pending = [
+        Trial(name=f"s-{index:04d}", spec=TrialSpec(index=index, budget=1, parameters={"x": 0.5}, order=index + 1))
+        for index in range(6)
+    ]
+    progress = Progress(study(parallelism=6, limits={"trials": 6}), pending)
+    decide(progress, [], 0.0)
+    for index in range(LOOK_AHEAD):
+        progress.refused(index, "QuotaExhausted", "exceeded quota: gpus", 0.0)
+    assert degraded(progress) == ["QuotaExhausted"]
+    for seconds in range(1, 10):  # each is taken now, and has no node
+        decide(progress, [], float(seconds))
+        assert degraded(progress) == []
+    assert len(progress.live) == LOOK_AHEAD
+    progress.refused(0, "QuotaExhausted", "exceeded quota: gpus", 10.0)
+    assert degraded(progress) == ["QuotaExhausted"]
+
+
+def degraded(progress: Progress) -> list[str]:
+    """Why the study is Degraded, if it is."""
+    conditions = study_status(progress, 0.0).conditions
+    return [each.reason for each in conditions if each.type == "Degraded" and each.status == "True"]
+
+
 def test_who_waits_for_room_waits_for_an_event_and_for_no_time() -> None:
     world = World(study(parallelism=6))
     world.turn([])
@@ -324,6 +349,42 @@ def test_who_had_ended_when_a_study_ends_is_not_taken_to_have_run_until_then() -
     plan = decide(again, events, began + 100)
     [ended] = [action.trial.status for action in plan.actions if isinstance(action, SaveStatus)]
     assert (ended.state, ended.lost.seconds) == ("Stopped", 3)
+
+
+def test_what_ended_while_nobody_looked_has_used_no_gpu_since() -> None:
+    hour = 3600.0
+    world = World(study(parallelism=1, limits={"gpuHours": 2}, scheduler={"none": {"budget": 1}}))
+    world.turn([])
+    given_places(world, 0)
+    again, began = world.fold(), world.now
+    half = began + hour / 2
+    told: list[Event] = [Reported(0, 1, half, Report(1, {"loss": 0.5})), Ended(0, 1, half, LEFT)]
+    plan = decide(again, [Started(0, 1, began, 1.0, "node"), *told], began + 5 * hour)
+    assert again.outcome is None
+    assert again.gpu_seconds(began + 5 * hour) == hour / 2
+    assert [(a.trial.index, a.trial.status.state) for a in plan.actions if isinstance(a, SaveStatus | StartLeg)] == [
+        (0, "Complete"),
+        (1, "Pending"),
+    ]
+
+
+def test_what_was_reported_while_nobody_listened_counts_also_where_the_time_is_over() -> None:
+    world = World(study(parallelism=2, limits={"duration": "60s"}, scheduler={"none": {"budget": 1}}))
+    world.turn([])
+    given_places(world, 0, 1)
+    again, began = world.fold(), world.now
+    events: list[Event] = [Started(index, 1, began, 1.0, "node") for index in range(2)]
+    events += [Reported(0, 1, began + 30, Report(1, {"loss": 0.5})), Ended(0, 1, began + 31, LEFT)]
+    plan = decide(again, events, began + 100)
+    assert again.outcome is not None
+    assert again.outcome.reason == "DurationReached"
+    ended = [action.trial.status for action in plan.actions if isinstance(action, SaveStatus)]
+    assert [(status.state, [result.seconds for result in status.rungs]) for status in ended] == [
+        ("Complete", [30]),
+        ("Stopped", []),
+    ]
+    assert [action.trial.index for action in plan.actions if isinstance(action, StopLeg)] == [1]
+    assert (plan.repeated, [*again.leaving]) == (0, [(1, 1)])
 
 
 def test_a_new_leader_believes_the_kubelet_and_not_a_sidecar_that_was_started_again() -> None:

@@ -42,3 +42,23 @@ def test_a_report_of_a_pod_that_vanished_is_not_taken_for_that_of_the_next_one(s
     decide(progress, [Reported(0, 1, world.now, Report(step, {"loss": 0.5}, f"step-{step}"), "second")], world.now)
     assert (saved := progress.trials[0].status.checkpoint) is not None
     assert saved.pod == "second"
+
+
+def test_a_number_whose_result_is_stored_is_not_used_again_where_its_promotion_is_not() -> None:
+    world = World(
+        study(parallelism=1, limits={"trials": 3}), lambda trial, _step: -trial.index, lose_at=frozenset([11])
+    )
+    recover = world.recover
+
+    def with_nothing_left() -> None:
+        assert [(result.budget, result.attempt) for result in world.stored[2].status.rungs] == [(1, 1)]
+        assert world.stored[2].spec.budget == 1
+        world.attempts.clear()
+        world.timeline.clear()
+        recover()
+
+    world.recover = with_nothing_left  # type: ignore[method-assign]
+    world.run()
+    assert world.restarts == 1
+    assert world.started[2:4] == [(2, 1), (2, 2)]
+    assert world.stored[2].status.faults == 0

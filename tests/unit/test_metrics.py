@@ -234,6 +234,14 @@ async def test_faults_are_counted_by_class_and_reason_and_are_there_from_the_sta
     }
 
 
+async def test_a_superseded_checkpoint_is_a_report_with_one() -> None:
+    metrics = Metrics(Cache())
+    metrics.superseded([Report(1, {"loss": 0.5}), Report(2, {"loss": 0.4}, "step-2"), Report(3, {"loss": 0.3})])
+    samples = await scrape(metrics)
+    assert of(samples, "halvard_reports_dropped_total", "reason")["superseded"] == 3
+    assert of(samples, "halvard_checkpoints_superseded_total") == {(): 1}
+
+
 @pytest.mark.parametrize(
     ("name", "label", "values"),
     [
