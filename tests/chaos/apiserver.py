@@ -175,10 +175,10 @@ async def restarts(control_plane: ControlPlane, seed: int) -> Report:
 
 SCENARIOS = (
     Scenario("one kind of API fault", one_kind, rounds=2 * len(KINDS)),
-    Scenario("all API faults", every_kind, rounds=20),
+    Scenario("all API faults", every_kind, rounds=18),
     Scenario("no answer", given_up, rounds=2),
     Scenario("API server away", away, rounds=12),
-    Scenario("API server away for long", long_away, rounds=2),
+    Scenario("API server away for long", long_away, rounds=1),
     Scenario("clocks", clocks, rounds=6),
     Scenario("API server and etcd restarted", restarts, rounds=6, shares=False),
 )

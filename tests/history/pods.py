@@ -42,14 +42,17 @@ def attempts(history: History) -> Iterator[Violation]:
 def reports(history: History) -> Iterator[Violation]:
     """A result came from its trial's Pod of that number while that was believed; so did what was accepted.
 
-    Where it is known who sent what was accepted, it was that Pod and no other.
+    Where it is known who sent what was accepted, it was that Pod and no other. Where things are heard of late, that is
+    asked of what was stored alone: an operator may not have heard that a Pod is not believed, and may not write then.
     """
     if history.pods is None:
         return
     pods = {pod.uid: pod for pod in history.pods}
     for report in history.accepted or ():
         pod = pods.get(report.uid)
-        if pod is None or pod.trial != report.trial or not _may_report(pod, report.at, history.precision):
+        known = pod is not None and pod.trial == report.trial
+        in_time = pod is not None and _may_report(pod, report.at, history.precision)
+        if not known or not (in_time or (history.late and not _stored(history, report))):
             yield Violation("reports", report.trial, f"{report} was accepted of {pod}")
     for trial, result in ((each, result) for each in history.trials for result in each.status.rungs):
         own = [pod for pod in history.pods if (pod.trial, pod.attempt) == (trial.index, result.attempt)]
@@ -98,6 +101,11 @@ def said(history: History) -> Iterator[Violation]:
 def _may_report(pod: Pod, at: float, precision: float) -> bool:
     slack = precision + ROUNDING
     return (not pod.seen or pod.began - slack <= at) and at <= pod.heard_until + slack
+
+
+def _stored(history: History, report: Accepted) -> bool:
+    every = (trial for trial in (*(history.versions or ()), *history.trials) if trial.index == report.trial)
+    return any(_is(report, result) for trial in every for result in trial.status.rungs)
 
 
 def _is(report: Accepted, result: RungResult) -> bool:

@@ -458,6 +458,22 @@ def test_a_report_that_was_not_for_the_pod_to_make_is_found(wrong: Callable[[Acc
     assert broken(replace(good, accepted=reports[1:])) == {"reports"}
 
 
+def test_who_hears_late_that_a_pod_is_not_believed_may_take_its_report_but_not_store_it() -> None:
+    good = simulated()
+    reports = good.accepted or ()
+
+    def taken(report: Accepted, *, late: bool) -> set[str]:
+        return broken(replace(good, accepted=(report, *reports), late=late))
+
+    too_late = replace(reports[0], at=reports[0].at + 1e6)
+    assert taken(too_late, late=True) == set()
+    assert taken(too_late, late=False) == {"reports"}
+    assert taken(replace(too_late, uid="a stranger"), late=True) == {"reports"}
+    stored = with_result(0, at=datetime.fromtimestamp(too_late.at, UTC), step=too_late.step)
+    history = changed(good, too_late.trial, stored)
+    assert "reports" in broken(replace(history, accepted=(too_late, *reports), late=True))
+
+
 def test_a_result_that_another_pod_reported_than_the_one_it_is_stored_for_is_found() -> None:
     good = simulated()
     reports, pods = list(good.accepted or ()), good.pods or ()
