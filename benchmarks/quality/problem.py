@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +89,7 @@ def read_problems(folder: Path) -> list[Problem]:
 
 def read_problem(path: Path) -> Problem:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    table = read_table(path).scaled(UNIT)
-    names = tuple(f"x{place}" for place in range(len(table.names)))  # a parameter may not be called whatever it likes
-    problem = Problem(path.stem, digest, replace(table, names=names))
+    problem = Problem(path.stem, digest, read_table(path).scaled(UNIT))
     if not math.isfinite(problem.target):
         raise TableError(f"{path}: value: too few configurations end with a finite one for a target")
     return problem

@@ -19,14 +19,19 @@ from halvard.tried import Tried
 
 def run(problem: Problem, condition: Condition, seed: int, *, sampler: str, scheduler: str) -> Outcome:
     """Returns what comes of a study with these two, each with its defaults."""
-    study = make_study(problem, condition, seed, sampler, scheduler)
+    study, table = make_study(problem, condition, seed, sampler, scheduler), make_table(problem)
     conditions = Conditions(workers=condition.workers, start_up=condition.start_up * UNIT)
     began = time.process_time()
-    simulation = simulate(study, problem.table, conditions, trained_rows(study.spec, problem.table))
+    simulation = simulate(study, table, conditions, trained_rows(study.spec, table))
     seconds = time.process_time() - began
     improvements = [Improvement(i.at / UNIT, i.busy / UNIT, i.value) for i in simulation.improvements]
     finished = simulation.study.status.trials.complete
     return Outcome(improvements, len(simulation.trials), finished, seconds)
+
+
+def make_table(problem: Problem) -> Table:
+    """Returns the problem's table with other names for its coordinates: a parameter may not be called just anything."""
+    return replace(problem.table, names=tuple(f"x{place}" for place in range(len(problem.table.names))))
 
 
 def make_study(problem: Problem, condition: Condition, seed: int, sampler: str, scheduler: str) -> Study:
@@ -38,7 +43,7 @@ def make_study(problem: Problem, condition: Condition, seed: int, sampler: str, 
             "metadata": {"name": "search"},
             "spec": {
                 "objective": {"metric": "value", "goal": "minimize"},
-                "parameters": [{"name": name, "float": {"min": 0.0, "max": 1.0}} for name in problem.table.names],
+                "parameters": [{"name": name, "float": {"min": 0.0, "max": 1.0}} for name in make_table(problem).names],
                 "sampler": {sampler: {}},
                 "scheduler": {scheduler: ladder},
                 "limits": {"duration": f"{condition.cap * UNIT:.0f}s"},

@@ -31,7 +31,7 @@ def make_problem(seed: int = 0) -> Problem:
     value = value + 0.01 * draw.standard_normal((ROWS, STEPS))
     value[::10, 2:] = np.nan
     seconds = draw.lognormal(size=(ROWS, 1)) * (0.9 + 0.2 * draw.random((ROWS, STEPS)))
-    return Problem("made-up", "0", Table(("a", "b"), u, value, seconds).scaled(UNIT))
+    return Problem("made-up", "0", Table(("x0", "x1"), u, value, seconds).scaled(UNIT))
 
 
 class TunerSearch:
@@ -121,7 +121,7 @@ def test_a_sampler_is_told_what_its_trials_really_train() -> None:
     sampler = with_halvard.trained_rows(study.spec, problem.table)
     simulation = simulate(study, problem.table, Conditions(workers=4), sampler)
     rows = [simulated.row for simulated in simulation.trials]
-    told = [tuple(simulated.trial.spec.parameters[name] for name in ("a", "b")) for simulated in simulation.trials]
+    told = [tuple(simulated.trial.spec.parameters[name] for name in ("x0", "x1")) for simulated in simulation.trials]
     assert len(set(rows)) == len(rows) > 20
     np.testing.assert_array_equal(problem.table.u[rows], told)
 
