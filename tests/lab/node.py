@@ -136,6 +136,7 @@ class Node:
             "failCgroupV1": False,
             "cgroupDriver": "cgroupfs",
             "cgroupsPerQOS": False,
+            "featureGates": {"InPlacePodVerticalScaling": False},  # its 1.34.10 panics where Pods have no cgroups
             "enforceNodeAllocatable": [],
             "oomScoreAdj": 0,
             "failSwapOn": False,
