@@ -332,12 +332,13 @@ class _Turn:
         """End the study: what still runs is stopped, what waits at a rung stays as it is."""
         self.progress.outcome, self.progress.ended_at = outcome, self.now
         for index in sorted(self.progress.assigned):
-            trial = self.progress.trials[index]
-            if live := self.progress.live.pop(index, None):
+            trial, live = self.progress.trials[index], self.progress.live.pop(index, None)
+            if live:
                 trial = self._lose(trial, live, live.ran_until(self.now))
-                self._stop(trial, outcome.reason)
             order = self.progress.tuner.withdraw(index)
             self._save(lifecycle.ended(trial, "Stopped", f"the study ended: {outcome.message}", order=order))
+            if live:  # after that is stored: who folds in between would miss the Pod, and take it for a fault
+                self._stop(trial, outcome.reason)
         self.progress.assigned.clear()
         self._announce(outcome.reason, outcome.message, warning=outcome.condition == "Failed")
 

@@ -351,6 +351,15 @@ def test_who_had_ended_when_a_study_ends_is_not_taken_to_have_run_until_then() -
     assert (ended.state, ended.lost.seconds) == ("Stopped", 3)
 
 
+def test_a_pod_is_stopped_with_its_study_only_once_that_is_stored() -> None:
+    world = World(study(parallelism=2, limits={"duration": "60s"}))
+    world.turn([])
+    given_places(world, 0, 1)
+    plan = decide(world.progress, [], world.now + 100)
+    order = [(type(action), action.trial.index) for action in plan.actions if isinstance(action, SaveStatus | StopLeg)]
+    assert order == [(SaveStatus, 0), (StopLeg, 0), (SaveStatus, 1), (StopLeg, 1)]
+
+
 def test_what_ended_while_nobody_looked_has_used_no_gpu_since() -> None:
     hour = 3600.0
     world = World(study(parallelism=1, limits={"gpuHours": 2}, scheduler={"none": {"budget": 1}}))
