@@ -112,20 +112,21 @@ def _coordinate(parameter: Parameter, value: Value) -> float:
 def _grid(parameter: Parameter, start: float) -> Iterable[Value]:
     """All values in order, from one at the share `start` of them on and round to it."""
     if parameter.choice is not None:
-        return _round(parameter.choice, start)
+        return _round(parameter.choice, len(parameter.choice), start)
     if parameter.int is not None:
-        return _round(range(parameter.int.min, parameter.int.max + 1, parameter.int.step or 1), start)
+        values = range(parameter.int.min, parameter.int.max + 1, parameter.int.step or 1)
+        return _round(values, len(values), start)
     if parameter.float is None:
         raise _untyped(parameter)
     if parameter.float.step is None:
         raise ValueError(f"parameter {parameter.name!r}: a float in a grid needs a step")
     minimum, step, last = _exact_grid(parameter.float, parameter.float.step)
-    place = _place(last + 1, start)  # a range of more than 2^63 has no length
-    return (float(minimum + k * step) for k in chain(range(place, last + 1), range(place)))
+    return (float(minimum + k * step) for k in _round(range(last + 1), last + 1, start))
 
 
-def _round(values: Sequence[T], start: float) -> Iterable[T]:
-    place = _place(len(values), start)
+def _round(values: Sequence[T], count: int, start: float) -> Iterable[T]:
+    """The values from the one at this share of so many on and round to it; a range of 2^63 cannot tell its length."""
+    place = _place(count, start)
     return chain(values[place:], values[:place])
 
 
