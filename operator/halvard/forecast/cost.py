@@ -24,8 +24,7 @@ class Cost:
     ) -> None:
         """Takes the seconds of the legs (n, rungs), NaN where unknown, where results came, and the points (n, d)."""
         self._units, self._choices = units_of_legs(came, budgets), choices
-        start = start_up(seconds, self._units)
-        self._rates = rates(seconds, self._units, start)
+        self._rates, start = rates(seconds, self._units)
         rows = np.flatnonzero(~np.isnan(self._rates))
         self.known = len(rows) >= FEWEST
         self.start = start if self.known else 0.0
@@ -65,31 +64,30 @@ def units_of_legs(came: Flags, budgets: tuple[int, ...]) -> Units:
     return units
 
 
-def start_up(seconds: Array, units: Units) -> float:
-    """Returns the seconds that a first leg takes beyond its share of what later legs take; 0 where too little is known.
+def rates(seconds: Array, units: Units) -> tuple[Array, float]:
+    """Returns seconds per unit (n,) of the latest leg of each trial, its Pod's start taken off, and that start.
 
-    Takes seconds and units of all legs (n, rungs); of each trial its first and its latest are compared. Those with the
-    most units say most.
+    A rate is NaN where it is unknown. A first leg begins with that start, a later one only where the trial was not
+    promoted in its Pod: of the two rates that this makes possible, the one nearer to the first leg's is taken.
     """
     rows, first, latest = np.arange(len(seconds)), first_levels(seconds), latest_levels(seconds)
     began, last = seconds[rows, first], seconds[rows, latest]
     few, more = units[rows, first], units[rows, latest]
-    for least in (6, 2):
-        pairs = (more >= least * few) & np.isfinite(began - last)
-        if pairs.sum() >= FEWEST_PAIRS:
-            return max(0.0, float(np.median(began[pairs] - last[pairs] * few[pairs] / more[pairs])))
-    return 0.0
-
-
-def rates(seconds: Array, units: Units, start: float) -> Array:
-    """Returns seconds per unit (n,) of the latest leg of each trial, its Pod's start taken off; NaN where unknown.
-
-    A first leg begins with that start, a later one only where the trial was not promoted in its Pod: of the two rates
-    that this makes possible, the one nearer to the first leg's is taken.
-    """
-    rows, first, latest = np.arange(len(seconds)), first_levels(seconds), latest_levels(seconds)
-    began, last = seconds[rows, first], seconds[rows, latest]
-    rate = np.maximum(began - start, LEAST_SHARE * began) / units[rows, first]
-    warm, cold = (each / units[rows, latest] for each in (last, np.maximum(last - start, LEAST_SHARE * last)))
+    start = start_up(began, few, last, more)
+    rate = np.maximum(began - start, LEAST_SHARE * began) / few
+    warm, cold = last / more, np.maximum(last - start, LEAST_SHARE * last) / more
     later = np.where(np.abs(np.log(cold / rate)) < np.abs(np.log(warm / rate)), cold, warm)
-    return np.where(latest > first, later, rate)
+    return np.where(latest > first, later, rate), start
+
+
+def start_up(first: Array, units: Units, last: Array, more: Units) -> float:
+    """Returns the seconds that a first leg takes beyond its share of what later legs take; 0 where too little is known.
+
+    Takes seconds and units of the first and of the latest legs, of which those with the most units say most.
+    """
+    for least in (6, 2):
+        pairs = (more >= least * units) & np.isfinite(first - last)
+        if pairs.sum() >= FEWEST_PAIRS:
+            beyond = first[pairs] - last[pairs] * units[pairs] / more[pairs]
+            return max(0.0, float(np.median(beyond)))
+    return 0.0

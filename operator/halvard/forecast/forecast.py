@@ -67,6 +67,7 @@ class Forecast:
         self.deviation = np.sqrt(variance)
         self.to_beat = self._to_beat()
         self.chance = log_cdf((self.to_beat - self.mean) / np.maximum(self.deviation, LEAST_DEVIATION))
+        self._promises: dict[tuple[int, int | None], Array] = {}
 
     def row(self, trial: int) -> int:
         """Returns the row of a trial that has a result."""
@@ -83,12 +84,13 @@ class Forecast:
 
         All pay the start of a Pod for it, but for the trial `running`, whose Pod is there.
         """
-        cost = self.rate + self.start / units
-        if running is not None:
-            row = self.row(running)
-            cost[row] = self.rate[row]
-        promise: Array = self.chance - COST_EXPONENT * np.log(cost)
-        return promise
+        if (units, running) not in self._promises:  # one decision asks several times
+            cost = self.rate + self.start / units
+            if running is not None:
+                row = self.row(running)
+                cost[row] = self.rate[row]
+            self._promises[units, running] = self.chance - COST_EXPONENT * np.log(cost)
+        return self._promises[units, running]
 
     def ahead(self, points: Array, pending: Array) -> Array:
         """Returns what new trials at points (m, d) promise, while those at others (p, d) have no result yet (m,).

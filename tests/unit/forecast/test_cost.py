@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from halvard.forecast.cost import FEWEST, Cost, rates, start_up, units_of_legs
+from halvard.forecast.cost import FEWEST, Cost, rates, units_of_legs
 
 BUDGETS = (1, 3, 9)
 RNG = np.random.default_rng(0)
@@ -23,8 +23,7 @@ def cost_of(seconds: np.ndarray, points: np.ndarray) -> Cost:
 
 
 def rates_of(seconds: np.ndarray) -> np.ndarray:
-    units = units_of_legs(~np.isnan(seconds), BUDGETS)
-    return rates(seconds, units, start_up(seconds, units))
+    return rates(seconds, units_of_legs(~np.isnan(seconds), BUDGETS))[0]
 
 
 def test_the_cost_of_a_new_point_is_learnt_from_the_trials() -> None:
@@ -99,7 +98,7 @@ def test_a_first_leg_trains_its_whole_budget_and_a_later_one_what_is_new() -> No
     known = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0]], dtype=bool)
     assert units_of_legs(known, BUDGETS).tolist() == [[1, 2, 6], [1, 3, 6], [1, 3, 9], [1, 2, 6], [1, 2, 6]]
     seconds = np.array([[5, 10, np.nan], [np.nan, 15, 30], [np.nan, np.nan, 45], [np.nan, 10, np.nan]])
-    assert rates(seconds, units_of_legs(known[:4], BUDGETS), start=0.0).tolist() == [5.0] * 4
+    assert rates(seconds, units_of_legs(known[:4], BUDGETS))[0].tolist() == [5.0] * 4
 
 
 def test_brackets_do_not_make_a_trial_dearer() -> None:
