@@ -1,7 +1,7 @@
 """The history checker after a test on a real API server: what it looks at, and how a test says what it breaks."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -48,7 +48,7 @@ def assert_all_sound(
     """
     found = entries(log.lines(), namespace)
     deadline = time.monotonic() + PATIENCE
-    while (absent := missing(found, stored)) and time.monotonic() < deadline:
+    while (absent := missing(found, stored, time.time())) and time.monotonic() < deadline:
         time.sleep(0.1)
         found = entries(log.lines(), namespace)
     found = sorted([*found, *absent], key=lambda entry: entry.place)
@@ -72,9 +72,20 @@ def gpu_seconds(scraped: str, namespace: str, study: str) -> dict[tuple[int, str
     return own if found else None
 
 
-def missing(found: Iterable[Entry], stored: Iterable[Manifest]) -> list[Entry]:
-    """Returns the present state of objects where it is not among what was found, as writes of nobody known."""
+def missing(found: Sequence[Entry], stored: Iterable[Manifest], now: float) -> list[Entry]:
+    """Returns the present state of objects where it is not among what was found, as writes of nobody known.
+
+    Each was made when the next one that was found was, or `now` (seconds since the epoch), at the latest.
+    """
     latest = {entry.uid: entry for entry in found}
     known = ((latest[item["metadata"]["uid"]], item) for item in stored if item["metadata"]["uid"] in latest)
     versions = ((entry, int(item["metadata"]["resourceVersion"]), item) for entry, item in known)
-    return [replace(e, place=at, by="", agent="", stored=item) for e, at, item in versions if e.place < at]
+    return [
+        replace(e, place=place, at=_by(found, place, now), by="", agent="", stored=item)
+        for e, place, item in versions
+        if e.place < place
+    ]
+
+
+def _by(found: Iterable[Entry], place: int, now: float) -> float:
+    return next((entry.at for entry in found if entry.place > place), now)

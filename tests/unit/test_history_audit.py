@@ -521,11 +521,25 @@ def test_metrics_that_say_something_else_are_found() -> None:
 def test_what_the_log_does_not_have_is_taken_from_what_is_stored() -> None:
     lab = whole()
     stored = [lab.server.stored["s-0000"], lab.server.stored["s"]]
-    assert missing(entries(lab.server.lines, "lab"), stored) == []
+    assert missing(entries(lab.server.lines, "lab"), stored, lab.server.now) == []
     logged = entries(lab.server.lines[:-1], "lab")
-    (absent,) = missing(logged, stored)
+    (absent,) = missing(logged, stored, lab.server.now)
     (history,) = histories_of([*logged, absent], "lab")
     assert (history.study, history.over) == (lab.history().study, True)
+
+
+def test_a_write_that_the_log_does_not_have_was_made_before_the_next_one_that_it_has_or_now() -> None:
+    lab = whole()
+    line, (trial, place) = next(
+        (number, (entry.stored, entry.place))
+        for number, entry in reversed([*enumerate(entries(lab.server.lines, "lab"))])
+        if entry.kind == "trials"
+    )
+    later = [entry for entry in entries(lab.server.lines, "lab") if entry.place > place]
+    without = entries([*lab.server.lines[:line], *lab.server.lines[line + 1 :]], "lab")
+    assert [(e.place, e.at) for e in missing(without, [trial], lab.server.now + 9)] == [(place, later[0].at)]
+    cut = [entry for entry in without if entry.place < place]
+    assert [(e.place, e.at) for e in missing(cut, [trial], lab.server.now + 9)] == [(place, lab.server.now + 9)]
 
 
 def test_only_rules_that_there_are_can_be_excused() -> None:
