@@ -11,7 +11,7 @@ from halvard.cache import BrokenStudy, Cache, Cached
 from halvard.decide import decide
 from halvard.events import Reported
 from halvard.inbox import Inbox
-from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, NotFound, Refused
+from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, NotFound, Refused, Unavailable
 from halvard.metrics import Metrics
 from halvard.misfit import misfit
 from halvard.plan import Plan
@@ -27,6 +27,8 @@ STATUS_PERIOD = 1.0
 INVALID_SPEC = "InvalidSpec"
 TRIALS_DO_NOT_FIT = "TrialsDoNotFit"
 TRIAL_REFUSED = "TrialRefused"
+TRIAL_NOT_STORED = "TrialNotStored"
+PATIENCE = 10.0  # seconds for which a study's turns may find no answer before it says so
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class Reconciler:
         self._applier = applier
         self._metrics = metrics
         self._sessions: dict[Key, Session] = {}
+        self._unanswered: dict[Key, float] = {}  # since when
 
     async def __call__(self, key: Key) -> float | None:
         """Turns it once; returns in how many seconds to look again.
@@ -67,6 +70,12 @@ class Reconciler:
         except Refused as error:
             await self._degrade(study, TRIAL_REFUSED, str(error))
             raise
+        except Unavailable as error:
+            now = clock.now()
+            if now >= self._unanswered.setdefault(key, now) + PATIENCE:
+                await self._degrade(study, TRIAL_NOT_STORED, str(error))
+            raise
+        self._unanswered.pop(key, None)
         return soonest(again, await self._save_status(key, session))
 
     async def _session(self, study: Study, version: int) -> Session:
@@ -148,6 +157,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._sessions.pop(key, None)
+        self._unanswered.pop(key, None)
         self._metrics.forget(key)
         self._cache.forget_changes(key)
 

@@ -1,12 +1,18 @@
 """The operator against a real API server: what is refused, what fails, and who meddles."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
 import pytest
 
 from cluster.scripted import Scene, template
-from halvard.kube import TRIALS, Manifest, Resource
+from halvard import reconcile
+from halvard.kube import TRIALS, Resource
 
 QUOTAS = Resource("", "v1", "resourcequotas")
 WEBHOOKS = Resource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")
+WEBHOOK = {"apiVersion": WEBHOOKS.api_version, "kind": "ValidatingWebhookConfiguration"}
 
 
 async def test_a_failed_trial_is_failed_and_the_next_one_starts(scene: Scene) -> None:
@@ -136,17 +142,13 @@ async def test_a_webhook_that_is_away_is_a_condition_that_passes_and_all_else_go
         pods = [await scene.pod(0), await scene.pod(1)]
         for pod in pods:
             await scene.runs(pod)
-        name = f"away-from-{scene.namespace}"
-        await scene.kube.create(WEBHOOKS, "", webhook_that_is_away(name, scene.namespace))
-        try:
+        async with webhook_that_is_away(scene, "", "v1", "pods"):
             await scene.push(pods[0], 1, 0.5)
             condition = await scene.condition("Degraded", "True", "PodNotCreated")
             assert 'failed calling webhook "pods.example.com"' in condition["message"]
             _, verdict = await scene.push(pods[1], 1, 0.25)
             assert "stop" in verdict
             trials = await scene.trials()
-        finally:
-            await scene.kubectl("delete", "validatingwebhookconfiguration", name)
         await scene.pod(2)
         await scene.pod(3)
         await scene.condition("Degraded", "False", "Recovered")
@@ -154,16 +156,43 @@ async def test_a_webhook_that_is_away_is_a_condition_that_passes_and_all_else_go
     assert all(trial.get("status", {}).get("faults", 0) == 0 for trial in trials)
 
 
-def webhook_that_is_away(name: str, namespace: str) -> Manifest:
-    """Without its answer no Pod is created in the namespace, and nobody listens where it should be."""
+async def test_a_webhook_without_which_no_trial_is_stored_is_a_condition_that_passes(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "PATIENCE", 0.5)
+    async with scene.operator():
+        await scene.apply()
+        pod = await scene.pod(0)
+        await scene.runs(pod)
+        async with webhook_that_is_away(scene, "halvard.dev", "v1alpha1", "trials/status"):
+            pushing = asyncio.create_task(scene.push(pod, 1, 0.5))
+            condition = await scene.condition("Degraded", "True", "TrialNotStored")
+            assert 'failed calling webhook "trials.example.com"' in condition["message"]
+        _, verdict = await pushing
+        await scene.pod(1)
+        await scene.condition("Degraded", "False", "Recovered")
+        trials = await scene.trials()
+    assert "stop" in verdict
+    assert [result["value"] for result in trials[0]["status"]["rungs"]] == [0.5]
+    assert len(trials) == 2
+
+
+@contextlib.asynccontextmanager
+async def webhook_that_is_away(scene: Scene, group: str, version: str, resource: str) -> AsyncIterator[None]:
+    """Without its answer nothing of the kind is written in the namespace, and nobody listens where it should be."""
+    plural, name = resource.partition("/")[0], f"away-from-{scene.namespace}"
+    rule = {"apiGroups": [group], "apiVersions": [version], "operations": ["CREATE", "UPDATE"], "resources": [resource]}
     webhook = {
-        "name": "pods.example.com",
+        "name": f"{plural}.example.com",
         "clientConfig": {"url": "https://127.0.0.1:1/"},
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "rules": [rule],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}},
         "failurePolicy": "Fail",
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
     }
-    kind = "ValidatingWebhookConfiguration"
-    return {"apiVersion": WEBHOOKS.api_version, "kind": kind, "metadata": {"name": name}, "webhooks": [webhook]}
+    await scene.kube.create(WEBHOOKS, "", {**WEBHOOK, "metadata": {"name": name}, "webhooks": [webhook]})
+    try:
+        yield
+    finally:
+        await scene.kubectl("delete", "validatingwebhookconfiguration", name)
