@@ -26,6 +26,7 @@ Manifest = dict[str, Any]
 PAGE = 500
 PAGE_TRIES = 4
 PAGE_PAUSE = 0.1  # seconds
+LONGEST_RETRY_AFTER = 60.0
 FIELD_MANAGER = "halvard"
 JSON_PATCH = "application/json-patch+json"
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
@@ -155,7 +156,8 @@ class Kube:
             else:
                 path = str(kubeconfig) if kubeconfig else None
                 await config.load_kube_config(config_file=path, client_configuration=configuration)
-        except (OSError, TypeError, yaml.YAMLError, config.ConfigException) as error:  # TypeError: it is empty
+        # TypeError: it is empty; UnicodeDecodeError: it is no text
+        except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError, config.ConfigException) as error:
             where = kubeconfig or config.KUBE_CONFIG_DEFAULT_LOCATION
             raise NoCluster(f"no cluster to talk to: {where}: {error}; KUBECONFIG names the file that says") from error
         return cls(configuration, observe)
@@ -303,5 +305,5 @@ def failure(verb: str, code: int, status: Manifest, retry_after: float) -> KubeE
 
 
 def seconds(header: str) -> float:
-    """Returns a `Retry-After` in seconds, 0 where it says nothing of the kind."""
-    return float(header) if header.isdecimal() else 0.0
+    """Returns a `Retry-After` in seconds, a minute at most, 0 where it says nothing of the kind."""
+    return min(float(header), LONGEST_RETRY_AFTER) if header.isdecimal() else 0.0

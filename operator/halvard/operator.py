@@ -72,7 +72,7 @@ class Settings:
         service, pod_ip = address(environment)
         return cls(
             collector_image=required(environment, "HALVARD_COLLECTOR_IMAGE"),
-            collector_url=required(environment, "HALVARD_COLLECTOR_URL"),
+            collector_url=https(environment, "HALVARD_COLLECTOR_URL"),
             tls_directory=Path(environment.get("HALVARD_TLS_DIRECTORY", "/var/lib/halvard/tls")),
             namespaces=tuple(filter(None, environment.get("HALVARD_NAMESPACES", "").split(","))),
             kubeconfig=Path(environment["KUBECONFIG"]) if environment.get("KUBECONFIG") else None,
@@ -246,6 +246,19 @@ def required(environment: Mapping[str, str], name: str) -> str:
     if not environment.get(name):
         raise ValueError(f"{name} is not set: the operator cannot do without it")
     return environment[name]
+
+
+def https(environment: Mapping[str, str], name: str) -> str:
+    """Returns the URL of a server; raises ValueError where it is none that Pods can reach with TLS."""
+    value = required(environment, name)
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or brackets with no address in them
+        good = False
+    if not good:
+        raise ValueError(f"{name} is {value!r}; it has to be such as https://halvard.halvard-system.svc:8443")
+    return value
 
 
 def port(environment: Mapping[str, str], name: str, default: int) -> int:

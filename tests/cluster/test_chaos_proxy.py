@@ -85,6 +85,17 @@ async def test_a_write_fails_before_or_after_it_was_done(
     assert proxy.counts == {kind: 1}
 
 
+@pytest.mark.parametrize(("asked", "waited"), [(7, 7.0), (86_400, 60.0)])
+async def test_a_server_is_waited_for_as_long_as_it_asks_for_but_no_longer_than_a_minute(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path, *, asked: int, waited: float
+) -> None:
+    faults = Faults(script=frozenset({("429", 1)}), retry_after=asked)
+    async with connected(control_plane, tmp_path, faults) as (_, kube):
+        with pytest.raises(Unavailable) as refused:
+            await kube.create(TRIALS, namespace, trial(0))
+    assert refused.value.retry_after == waited
+
+
 async def test_a_list_is_stale_or_expires(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
     faults = Faults(script=frozenset({("stale list", 2), ("410 on a continued list", 1)}))
     async with connected(control_plane, tmp_path, faults) as (proxy, kube):

@@ -131,6 +131,10 @@ ENOUGH = {"HALVARD_COLLECTOR_IMAGE": "collector", "HALVARD_COLLECTOR_URL": "http
     ("told", "words"),
     [
         ({"HALVARD_COLLECTOR_URL": ""}, "HALVARD_COLLECTOR_URL is not set"),
+        ({"HALVARD_COLLECTOR_URL": "foo"}, "HALVARD_COLLECTOR_URL is 'foo'; it has to be such as https://"),
+        ({"HALVARD_COLLECTOR_URL": "http://h"}, "HALVARD_COLLECTOR_URL is 'http://h'; it has to be such as https://"),
+        ({"HALVARD_COLLECTOR_URL": "https://:8443"}, "HALVARD_COLLECTOR_URL is 'https://:8443'; it has to be"),
+        ({"HALVARD_COLLECTOR_URL": "https://h:https"}, "HALVARD_COLLECTOR_URL is 'https://h:https'; it has to be"),
         ({"HALVARD_METRICS_PORT": "http"}, "HALVARD_METRICS_PORT is 'http'; it has to be a port"),
         ({"HALVARD_SERVICE": "halvard"}, "HALVARD_POD_IP is not set: HALVARD_SERVICE is"),
         ({"HALVARD_POD_IP": "10.1.2.3"}, "HALVARD_SERVICE is not set: HALVARD_POD_IP is"),

@@ -10,11 +10,11 @@ import pytest
 from halvard.kube import Kube, NoCluster
 
 
-@pytest.mark.parametrize("text", [None, "", "current-context: lost", "{"])
-async def test_a_file_that_names_no_cluster_is_told_of(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"current-context: lost", b"{", b"\xff\xfe"])
+async def test_a_file_that_names_no_cluster_is_told_of(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "kubeconfig"
-    if text is not None:
-        path.write_text(text)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(NoCluster, match=re.escape(str(path))):
         await Kube.connect(path)
 
