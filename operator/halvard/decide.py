@@ -96,9 +96,8 @@ class _Turn:
     def take(self, event: Event) -> bool:
         """Learn what happened; False where it concerns no attempt that is believed."""
         trial = self.progress.trials.get(event.trial)
-        live = self.progress.live.get(event.trial)
-        fenced = trial is None or trial.finished or event.attempt != trial.attempt or event.trial in self.begun
-        if trial is None or live is None or fenced:
+        live = self._live(trial, event)
+        if trial is None or live is None:
             self._not_believed(trial, event)
             return False
         match event:
@@ -119,6 +118,17 @@ class _Turn:
             case Ended():
                 self._ended(trial, live, event)
         return True
+
+    def _live(self, trial: Trial | None, event: Event) -> Live | None:
+        """The attempt that an event is of, if it is believed; also one that was asked for in vain, as it seemed.
+
+        The latter is known by its node: what only its sidecar tells of may have vanished.
+        """
+        if trial is None or trial.finished or event.attempt != trial.attempt or event.trial in self.begun:
+            return None
+        if trial.assigned and isinstance(event, Placed | Started) and event.node:
+            return self.progress.live.setdefault(event.trial, Live())
+        return self.progress.live.get(event.trial)
 
     def _not_believed(self, trial: Trial | None, event: Event) -> None:
         """An attempt that is over has to leave, and makes room when it has.

@@ -263,6 +263,32 @@ def degraded(progress: Progress) -> list[str]:
     return [each.reason for each in conditions if each.type == "Degraded" and each.status == "True"]
 
 
+@pytest.mark.parametrize("event", [Placed(0, 1, "a"), Started(0, 1, 1.0, 1.0, "a")])
+def test_a_pod_that_came_to_be_although_nobody_could_say_so_is_its_trials(event: Event) -> None:
+    progress = given_up()
+    actions = [*decide(progress, [event], 1.0).actions, *decide(progress, [], 100.0).actions]
+    assert [action for action in actions if isinstance(action, StartLeg)] == []
+    report = Reported(0, 1, 101.0, Report(1, {"loss": 0.5}, "step-1"), "uid")
+    assert decide(progress, [report], 101.0).results == (report,)
+
+
+def test_a_pod_that_came_to_be_although_nobody_could_say_so_is_stopped_where_it_may_not_run() -> None:
+    progress = given_up()
+    progress.update_study(study(suspend=True))
+    decide(progress, [], 1.0)
+    [stop] = decide(progress, [Placed(0, 1, "a")], 2.0).actions
+    assert isinstance(stop, StopLeg)
+    assert (stop.trial.index, stop.attempt, stop.reason) == (0, 1, "the study is suspended")
+
+
+def given_up() -> Progress:
+    """A study whose one Pod was asked for, and neither the answer nor a Pod was there in time."""
+    progress = Progress(study(parallelism=1))
+    decide(progress, [], 0.0)
+    progress.refused(0, "PodNotCreated", "no answer", 0.0)
+    return progress
+
+
 def test_who_waits_for_room_waits_for_an_event_and_for_no_time() -> None:
     world = World(study(parallelism=6))
     world.turn([])
