@@ -101,6 +101,7 @@ async def acts(story: Story, pod: Manifest, deeds: Iterator[int]) -> None:
                 await asyncio.sleep(random.uniform(0, HEAD_START))
                 await story.ends(pod, code=137, conditions=[{**EVICTED, "lastTransitionTime": now()}])
                 pushing.cancel()
+                await asyncio.gather(pushing, return_exceptions=True)  # nobody waits for its answer any more
             case "last words":
                 story.sends(pod, report)
                 await story.ends(pod, report=report)
