@@ -22,15 +22,12 @@ TIMEOUT = 60  # seconds; only a hang comes near it
 
 SAVES_ON_SIGTERM = """
 import signal, sys
-def save(*_):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("x" * 100_000)
-    print("saved", flush=True)
-    sys.exit(5)
-signal.signal(signal.SIGTERM, save)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("ready", flush=True)
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+print("x" * 100_000)
+print("saved", flush=True)
+sys.exit(5)
 """
 
 
@@ -68,10 +65,16 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
 
 
 def started(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """Return the process once its program says that it is ready."""
+    """Return the process once its program says that it is ready, and the shell waits for it."""
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
+    eventually(lambda: waits(process))
     return process
+
+
+def waits(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it sleeps; where it is bash, a signal from just before that would be seen only afterwards."""
+    return "S (sleeping)" in Path(f"/proc/{process.pid}/status").read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +171,7 @@ def test_a_program_that_survives_sigterm_gets_every_one_and_runs_on(wrapper: Wra
     process = started(wrapper.start(sys.executable, "-c", program))
     assert process.stdout is not None
     for _ in range(3):
+        eventually(lambda: waits(process))
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == b"again\n"
     assert finish(process) == (0, b"done\n")
@@ -208,7 +212,7 @@ def test_a_sigterm_before_the_pid_is_known_ends_the_program_before_it_begins(wra
     argv = [*wrapper.shell, *(part.replace("/bin/sh", str(slow)) for part in command[1:])]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE)
     with gate.open("w") as opened:  # returns once the slow shell stands at the gate
-        eventually(lambda: "S (sleeping)" in Path(f"/proc/{process.pid}/status").read_text())  # in its `wait`
+        eventually(lambda: waits(process))
         process.send_signal(signal.SIGTERM)
         eventually(lambda: (wrapper.directory / "term").stat().st_size > 0)
         opened.write("go\n")
