@@ -68,6 +68,7 @@ class Reconciler:
         try:
             again = await self._turn(key, session)
         except Refused as error:
+            self._unanswered.pop(key, None)
             await self._degrade(study, TRIAL_REFUSED, str(error))
             raise
         except Unavailable as error:

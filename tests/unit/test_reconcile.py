@@ -4,11 +4,12 @@ import asyncio
 import copy
 import itertools
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from halvard import apply, inbox
+from halvard import apply, clock, inbox, reconcile
 from halvard.apply import Applier
 from halvard.cache import Cache
 from halvard.identity import PodIdentity
@@ -23,6 +24,7 @@ from halvard.kube import (
     Manifest,
     NotFound,
     Page,
+    Refused,
     Resource,
     Unavailable,
 )
@@ -224,3 +226,31 @@ async def test_a_pod_that_the_server_fails_to_create_again_and_again_is_a_condit
     await operator.turn(KEY)
     await operator.turn(KEY)
     assert len([name for resource, name in operator.server.objects if resource == PODS]) == 2
+
+
+async def test_a_study_whose_trials_are_not_stored_says_so_once_that_has_gone_on_for_a_while(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = clock.now()
+
+    async def turn_after(seconds: float, error: KubeError) -> str:
+        nonlocal now
+        now += seconds
+        operator.server.fails = lambda verb, resource: error if (verb, resource) == ("patch", TRIALS) else None
+        with pytest.raises(type(error)):
+            await operator.turn(KEY)
+        conditions = operator.study()["status"]["conditions"]
+        return next((each["reason"] for each in conditions if each["type"] == "Degraded"), "")
+
+    pod = await operator.running()
+    await operator.inbox.push(pod, [Report(1, {"loss": 0.5}, "step-1")], 1.0)
+    monkeypatch.setattr(reconcile, "clock", SimpleNamespace(now=lambda: now))
+    assert await turn_after(0, Unavailable("failed calling webhook", 500)) == ""
+    assert await turn_after(9, Unavailable("failed calling webhook", 500)) == ""
+    assert await turn_after(1, Unavailable("failed calling webhook", 500)) == "TrialNotStored"
+    assert await turn_after(1, Refused("no", 403)) == "TrialRefused"  # an answer
+    assert await turn_after(1, Unavailable("failed calling webhook", 500)) == "TrialRefused"
+    assert await turn_after(10, Unavailable("failed calling webhook", 500)) == "TrialNotStored"
+    operator.server.fails = nothing
+    await operator.turn(KEY)
+    assert [result["value"] for result in operator.trial()["status"]["rungs"]] == [0.5]
