@@ -8,7 +8,7 @@ import pytest
 
 from cluster.scripted import Scene, template
 from halvard import reconcile
-from halvard.kube import TRIALS, Resource
+from halvard.kube import PODS, TRIALS, Resource
 
 QUOTAS = Resource("", "v1", "resourcequotas")
 WEBHOOKS = Resource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")
@@ -142,7 +142,7 @@ async def test_a_webhook_that_is_away_is_a_condition_that_passes_and_all_else_go
         pods = [await scene.pod(0), await scene.pod(1)]
         for pod in pods:
             await scene.runs(pod)
-        async with webhook_that_is_away(scene, "", "v1", "pods"):
+        async with webhook_that_is_away(scene, PODS):
             await scene.push(pods[0], 1, 0.5)
             condition = await scene.condition("Degraded", "True", "PodNotCreated")
             assert 'failed calling webhook "pods.example.com"' in condition["message"]
@@ -164,7 +164,7 @@ async def test_a_webhook_without_which_no_trial_is_stored_is_a_condition_that_pa
         await scene.apply()
         pod = await scene.pod(0)
         await scene.runs(pod)
-        async with webhook_that_is_away(scene, "halvard.dev", "v1alpha1", "trials/status"):
+        async with webhook_that_is_away(scene, TRIALS, "/status"):
             pushing = asyncio.create_task(scene.push(pod, 1, 0.5))
             condition = await scene.condition("Degraded", "True", "TrialNotStored")
             assert 'failed calling webhook "trials.example.com"' in condition["message"]
@@ -178,12 +178,12 @@ async def test_a_webhook_without_which_no_trial_is_stored_is_a_condition_that_pa
 
 
 @contextlib.asynccontextmanager
-async def webhook_that_is_away(scene: Scene, group: str, version: str, resource: str) -> AsyncIterator[None]:
+async def webhook_that_is_away(scene: Scene, kind: Resource, part: str = "") -> AsyncIterator[None]:
     """Without its answer nothing of the kind is written in the namespace, and nobody listens where it should be."""
-    plural, name = resource.partition("/")[0], f"away-from-{scene.namespace}"
-    rule = {"apiGroups": [group], "apiVersions": [version], "operations": ["CREATE", "UPDATE"], "resources": [resource]}
+    name, written = f"away-from-{scene.namespace}", {"operations": ["CREATE", "UPDATE"]}
+    rule = {"apiGroups": [kind.group], "apiVersions": [kind.version], "resources": [kind.plural + part], **written}
     webhook = {
-        "name": f"{plural}.example.com",
+        "name": f"{kind.plural}.example.com",
         "clientConfig": {"url": "https://127.0.0.1:1/"},
         "rules": [rule],
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}},

@@ -530,16 +530,12 @@ def test_what_the_log_does_not_have_is_taken_from_what_is_stored() -> None:
 
 def test_a_write_that_the_log_does_not_have_was_made_before_the_next_one_that_it_has_or_now() -> None:
     lab = whole()
-    line, (trial, place) = next(
-        (number, (entry.stored, entry.place))
-        for number, entry in reversed([*enumerate(entries(lab.server.lines, "lab"))])
-        if entry.kind == "trials"
-    )
-    later = [entry for entry in entries(lab.server.lines, "lab") if entry.place > place]
-    without = entries([*lab.server.lines[:line], *lab.server.lines[line + 1 :]], "lab")
-    assert [(e.place, e.at) for e in missing(without, [trial], lab.server.now + 9)] == [(place, later[0].at)]
-    cut = [entry for entry in without if entry.place < place]
-    assert [(e.place, e.at) for e in missing(cut, [trial], lab.server.now + 9)] == [(place, lab.server.now + 9)]
+    every, now = entries(lab.server.lines, "lab"), lab.server.now + 9
+    lost = [entry for entry in every if entry.kind == "trials"][-1]
+    before = [entry for entry in every if entry.place < lost.place]
+    after = [entry for entry in every if entry.place > lost.place]
+    assert [(e.place, e.at) for e in missing([*before, *after], [lost.stored], now)] == [(lost.place, after[0].at)]
+    assert [(e.place, e.at) for e in missing(before, [lost.stored], now)] == [(lost.place, now)]
 
 
 def test_only_rules_that_there_are_can_be_excused() -> None:
