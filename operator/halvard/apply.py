@@ -222,9 +222,12 @@ class Applier:
         name = pod_name(action.trial.name, action.attempt)
         kept = self._kept.setdefault(progress, {})
         try:
-            pod = self._cache.pods.get((study.namespace, name))
-            if pod is None or not pod.value.deleting:  # else whoever led before has asked for it, and its kubelet knows
-                uid = pod.uid if pod else (await self._kube.get(PODS, study.namespace, name))["metadata"]["uid"]
+            if pod := self._cache.pods.get((study.namespace, name)):
+                uid, going = pod.uid, pod.value.deleting
+            else:
+                metadata = (await self._kube.get(PODS, study.namespace, name))["metadata"]
+                uid, going = metadata["uid"], "deletionTimestamp" in metadata
+            if not going:  # else somebody has asked for it, perhaps whoever led before, and its kubelet knows
                 await self._delete(study.namespace, name, uid)
         except NotFound:
             pass  # it is gone already
@@ -240,15 +243,29 @@ class Applier:
 
         Raises Refused also where nothing but this one request finds no answer.
         """
+        asked = False
+
+        async def delete() -> None:
+            """Asks for it; before it does so again, it looks whether only the answer was lost."""
+            nonlocal asked
+            if asked and await self._is_going(namespace, name, uid):
+                return
+            asked = True
+            await self._kube.delete(PODS, namespace, name, uid)
+
         try:
-            await patiently(lambda: self._kube.delete(PODS, namespace, name, uid), PATIENCE)
+            await patiently(delete, PATIENCE)
         except (Conflict, Unavailable) as error:
-            found = (await self._kube.get(PODS, namespace, name))["metadata"]
-            if found["uid"] != uid or "deletionTimestamp" in found:
+            if await self._is_going(namespace, name, uid):
                 return
             if isinstance(error, Unavailable):
                 raise Refused(str(error), error.code) from error
             raise
+
+    async def _is_going(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether the Pod with the uid is being deleted, or has made room for another; raises NotFound if gone."""
+        found = (await self._kube.get(PODS, namespace, name))["metadata"]
+        return bool(found["uid"] != uid or "deletionTimestamp" in found)
 
     # --- words ----------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,8 @@ WHOLE = 1.0  # seconds: a kubelet leaves out what is less
 class Entry:
     """A write that was taken: its place among all writes, when, by whom, of what, and what is stored since.
 
-    `stored` is empty where the answer does not say; `changed`: it is another version than before.
+    `stored` is empty where the answer does not say. `changed`: it is another version than before, or could not be known
+    not to be: somebody else had deleted it a moment ago.
     """
 
     place: int
@@ -63,6 +64,13 @@ class Entry:
     def deletes(self) -> bool:
         """Whether it is on its way out."""
         return self.verb == "delete" or "deletionTimestamp" in self.stored.get("metadata", NOTHING)
+
+
+class Known(NamedTuple):
+    """An object's latest version, and which user was the first to ask for its deletion."""
+
+    version: str = ""
+    deleted_by: str = ""
 
 
 class Version(NamedTuple):
@@ -95,19 +103,19 @@ def histories_of(found: Sequence[Entry], namespace: str, heard: Sequence[Heard] 
 
 def entries(lines: Iterable[str], namespace: str) -> list[Entry]:
     """Returns what was written of Studies, Trials, Pods and Leases there, and of Leases elsewhere, in order."""
-    found, versions = list[Entry](), dict[str, str]()
+    found, known = list[Entry](), dict[str, Known]()
     for line in lines:
         if '"level":"RequestResponse"' not in line or not line.endswith("}\n"):  # the last one may still be written
             continue
         if f'"namespace":"{namespace}"' in line or '"resource":"leases"' in line:
-            entry = _entry(json.loads(line), found[-1].place if found else 0, versions)
+            entry = _entry(json.loads(line), found[-1].place if found else 0, known)
             if entry and (entry.namespace == namespace or entry.kind == "leases"):
                 found.append(entry)
     return sorted(found, key=lambda entry: entry.place)
 
 
-def _entry(request: Manifest, latest: int, versions: dict[str, str]) -> Entry | None:
-    """A request as a write; `latest`: the place of the one before; `versions`: of each object, by uid."""
+def _entry(request: Manifest, latest: int, known: dict[str, Known]) -> Entry | None:
+    """A request as a write; `latest`: the place of the one before; `known`: of each object, by uid."""
     target, answer = request["objectRef"], request.get("responseObject") or NOTHING
     if target["resource"] not in KINDS or request["verb"] not in WRITES:
         return None
@@ -115,9 +123,10 @@ def _entry(request: Manifest, latest: int, versions: dict[str, str]) -> Entry | 
         return None
     metadata = NOTHING if answer.get("kind") == "Status" else answer.get("metadata", NOTHING)
     uid = metadata.get("uid") or answer.get("details", NOTHING).get("uid", "")
-    before, version = versions.get(uid), metadata.get("resourceVersion", "")
-    versions[uid] = version
-    user = request["user"]
+    user, deletes = request["user"], request["verb"] == "delete"
+    before, version = known.get(uid, Known()), metadata.get("resourceVersion", "")
+    deleted_by = before.deleted_by or (user["username"] if deletes or "deletionTimestamp" in metadata else "")
+    known[uid] = Known(version, deleted_by)
     pods = user.get("extra", NOTHING).get("authentication.kubernetes.io/pod-name", ())
     return Entry(
         place=int(version or latest + 1),
@@ -130,7 +139,7 @@ def _entry(request: Manifest, latest: int, versions: dict[str, str]) -> Entry | 
         name=metadata.get("name") or target.get("name", ""),
         uid=uid,
         stored=answer if metadata else NOTHING,
-        changed=not version or version != before,
+        changed=not version or version != before.version or (deletes and deleted_by != user["username"]),
     )
 
 

@@ -52,9 +52,11 @@ def decided(history: History) -> Iterator[Violation]:
 
 def quiet(history: History) -> Iterator[Violation]:
     """No write stores what is stored already, and where nothing is left to do, there is none."""
-    for write in history.writes or ():
+    writes = history.writes or ()
+    for number, write in enumerate(writes):
         if not write.changed:
-            yield Violation("idle", None, f"{write} changed nothing")
+            before = next((each for each in reversed(writes[:number]) if each.what == write.what), None)
+            yield Violation("idle", None, f"{write} changed nothing after {before}")
     for what in history.quiet or ():
         yield Violation("quiet", None, f"nothing was left to do, and an operator wrote: {what}")
 

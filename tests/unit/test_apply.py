@@ -183,6 +183,31 @@ async def test_a_pod_that_is_being_deleted_is_not_deleted_again() -> None:
     assert await applier(Contended(), cache).apply(Progress(study()), STOP)
 
 
+class Deleting:
+    """An API server with a Pod that is deleted with the first request, whose answer is lost."""
+
+    def __init__(self) -> None:
+        self.pod = pod()
+        self.pod["metadata"]["uid"] = "one"
+        self.asked = 0
+
+    async def get(self, *_: object) -> Manifest:
+        return self.pod
+
+    async def delete(self, *_: object) -> None:
+        self.asked += 1
+        self.pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        raise Unavailable("timed out")
+
+
+async def test_a_pod_whose_deletion_found_no_answer_is_not_deleted_again() -> None:
+    server = Deleting()
+    assert await applier(server).apply(Progress(study()), STOP)
+    assert server.asked == 1
+    assert await applier(server).apply(Progress(study()), STOP)  # not in the cache either
+    assert server.asked == 1
+
+
 class Webhook:
     """An API server that makes Trials, and cannot answer while `failing` says so; `asked`: how often each was to be."""
 

@@ -406,6 +406,18 @@ def test_a_write_that_changes_nothing_is_found() -> None:
     assert broken(lab.history()) == {"idle"}
 
 
+@pytest.mark.parametrize(("first", "found"), [("user", set()), ("operator", {"idle"})])
+def test_a_pod_deleted_twice_is_found_unless_somebody_else_was_faster(first: str, found: set[str]) -> None:
+    lab = Lab()
+    lab.begins()
+    lab.gets_a_pod()
+    metadata = {**lab.server.stored["s-0000-1"]["metadata"], "deletionTimestamp": stamp(lab.server.now)}
+    lab.server.patch(first, "pods", "s-0000-1", metadata=metadata)
+    going = lab.server.patch("kubelet", "pods/status", "s-0000-1", status={"phase": "Running"})
+    lab.server.log(("operator", "delete"), "pods", "s-0000-1", going)
+    assert broken(lab.history()) == found
+
+
 def test_a_write_after_the_end_is_found() -> None:
     lab = whole()
     status = lab.server.stored["s"]["status"]
