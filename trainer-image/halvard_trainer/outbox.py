@@ -109,10 +109,6 @@ class Outbox:
         self.budget = budget
         return {"step": step, "budget": budget}
 
-    def received(self, batch: tuple[Waiting, ...]) -> None:
-        """Keep only the last report of the batch, to ask again with: its decision is pending."""
-        self._forget(batch[-1].number - 1)
-
     def refused(self, batch: tuple[Waiting, ...]) -> Report | None:
         """Return the report that will never be taken, or None where a smaller batch is to find it."""
         if len(batch) > 1:

@@ -139,8 +139,6 @@ class Pusher:
         if answer.status == HTTPStatus.OK:
             return self._answered(batch, answer.body)
         with self._changed:
-            if answer.status == HTTPStatus.ACCEPTED:
-                self._outbox.received(batch)
             if answer.status not in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
                 return False
             refused = self._outbox.refused(batch)

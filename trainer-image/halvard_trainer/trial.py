@@ -159,12 +159,16 @@ def _float(metric: str, value: SupportsFloat) -> float:
 
 
 def _append(path: Path, line: str) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(file, line.encode())
+    """Add a line, or nothing: half a line at the end of a full disk would spoil the next one, too."""
+    with path.open("ab", buffering=0) as file:
+        end, left = file.seek(0, os.SEEK_END), line.encode()
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(end)
+            raise
         os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _text(environment: Mapping[str, str], name: str) -> str:

@@ -76,13 +76,6 @@ def test_an_answer_that_says_nothing_acknowledges_nothing(answer: dict[str, obje
     assert len(box) == 3
 
 
-def test_a_pending_decision_leaves_the_result_to_ask_again_with() -> None:
-    box = outbox(steps=3)
-    box.received(box.batch())
-    assert steps(box.batch()) == [3]
-    assert box.acknowledged == {"reports": Acknowledged(20, 2)}
-
-
 def test_a_refused_batch_is_halved_until_the_bad_report_is_found_and_only_that_one_goes() -> None:
     box = outbox(budget=99, steps=20)
     taken: list[int] = []

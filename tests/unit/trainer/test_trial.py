@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import resource
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,24 @@ def test_a_report_is_one_json_line(leg: Leg) -> None:
     for step in trial.steps():
         trial.report(val_loss=step / 4, accuracy=1)
     assert leg.lines == [{"step": step, "val_loss": step / 4, "accuracy": 1.0} for step in (1, 2, 3)]
+
+
+def test_a_report_that_found_no_room_is_an_error_and_does_not_spoil_the_next(leg: Leg) -> None:
+    steps, trial = [], leg.trial()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for step in trial.steps():
+        try:
+            if step == 2:  # a disk with room for half of it
+                resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+            trial.report(loss=0.5)
+            steps.append(step)
+        except OSError:
+            assert step == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+    assert [line["step"] for line in leg.lines] == steps == [1, 3]
 
 
 def test_nan_and_infinity_are_reported(leg: Leg) -> None:
