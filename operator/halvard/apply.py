@@ -5,7 +5,7 @@ Whatever the server answers goes into the cache at once, so the next turn reads 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -45,7 +45,7 @@ POD_REFUSED = "PodRefused"
 TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
 POD_NOT_CREATED = "PodNotCreated"
 POD_NOT_DELETED = "PodNotDeleted"
-NOTE_LENGTH = 1024
+NOTE_LENGTH = 1024  # bytes
 PATIENCE = 3.0  # seconds for which the server is asked again at once to create or to delete a Pod
 FIRST_PAUSE = 0.1
 DELETE_AGAIN = 10.0
@@ -89,24 +89,36 @@ class Applier:
     async def _carry_out(self, progress: Progress, plan: Plan) -> bool:
         errors: list[KubeError] = []
         effects: list[asyncio.Task[bool]] = []
+        starts: dict[tuple[int, int], asyncio.Task[bool]] = {}
         async with asyncio.TaskGroup() as beside:
             with noted(errors):
                 for action in in_order_of_need(plan.actions):
                     if isinstance(action, CreateTrial | SaveSpec | SaveStatus):
                         await self._store(progress, action)
-                    else:
-                        effects.append(beside.create_task(self._effect(progress, action, errors)))
+                        continue
+                    effect = beside.create_task(self._effect(progress, action, starts, errors))
+                    effects.append(effect)
+                    if isinstance(action, StartLeg):
+                        starts[action.trial.index, action.trial.attempt] = effect
         if errors:
             raise errors[0]
         return all(effect.result() for effect in effects)
 
-    async def _effect(self, progress: Progress, action: StartLeg | StopLeg | Announce, errors: list[KubeError]) -> bool:
-        """Returns False for a leg that was not taken."""
+    async def _effect(
+        self,
+        progress: Progress,
+        action: StartLeg | StopLeg | Announce,
+        starts: Mapping[tuple[int, int], asyncio.Task[bool]],
+        errors: list[KubeError],
+    ) -> bool:
+        """Returns False for a leg that was not taken. `starts`: of this plan's legs."""
         with noted(errors):
             match action:
                 case StartLeg():
                     return await self._start(progress, action)
                 case StopLeg():
+                    if start := starts.get((action.trial.index, action.attempt)):
+                        await start  # else its Pod would be looked for in vain, and come to be afterwards
                     await self._stop(progress, action)
                 case Announce():
                     await self._announce(progress.study, action)
@@ -229,8 +241,11 @@ class Applier:
                 uid, going = metadata["uid"], "deletionTimestamp" in metadata
             if not going:  # else somebody has asked for it, perhaps whoever led before, and its kubelet knows
                 await self._delete(study.namespace, name, uid)
-        except NotFound:
-            pass  # it is gone already
+        except (
+            NotFound
+        ):  # it is gone already; if it comes to be yet, as a former leader has asked for it, it leaves anew
+            if action.trial.index not in progress.live:
+                progress.leaving.pop(leg, None)
         except Refused as error:  # everything else goes on; it is tried again as long as the Pod is there
             kept[leg] = str(error)
             if leg in progress.leaving:
@@ -345,7 +360,7 @@ def event_manifest(study: Study, action: Announce, identity: str) -> Manifest:
         "regarding": {**regarding, "uid": study.uid},
         "type": action.kind,
         "reason": action.reason,
-        "note": action.message[:NOTE_LENGTH],
+        "note": action.message.encode()[:NOTE_LENGTH].decode(errors="ignore"),
         "action": action.reason,
         "eventTime": datetime.now(UTC).isoformat(timespec="microseconds"),
         "reportingController": "halvard.dev/operator",

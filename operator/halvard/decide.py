@@ -177,9 +177,9 @@ class _Turn:
             self._completed(trial, live, event, value)
 
     def _completed(self, trial: Trial, live: Live, event: Reported, value: float) -> None:
-        seconds = round(self._spend(live, event.at), 3)  # as it is stored, so that a fold learns the same
+        seconds, gpu_seconds = self._spend(live, event.at)
         order = self.progress.tuner.tell(trial.index, event.report.step, lifecycle.finite(value), seconds).order
-        self._replace(lifecycle.completed_rung(trial, value, seconds, seconds * live.gpus, event.at, order=order))
+        self._replace(lifecycle.completed_rung(trial, value, seconds, gpu_seconds, event.at, order=order))
         self.progress.assigned.discard(trial.index)
         self.progress.awaiting.add(trial.index)
         self.results.append(event)
@@ -408,17 +408,16 @@ class _Turn:
             times += [t for t in (deadline(progress), gpu_deadline(progress, self.now)) if t is not None]
         return min((t for t in times if t != float("inf")), default=None)
 
-    def _spend(self, live: Live, at: float) -> float:
-        """Seconds since its time was last accounted for; from now on it counts anew."""
-        seconds = max(0.0, at - live.since) if live.since is not None else 0.0
+    def _spend(self, live: Live, at: float) -> tuple[float, float]:
+        """Seconds and GPU-seconds since its time was last accounted for; from now on it counts anew."""
+        seconds, gpu_seconds = live.used(at)
         live.since = at
-        self.progress.gpu_seconds_spent += seconds * live.gpus
-        return seconds
+        self.progress.gpu_seconds_spent += gpu_seconds
+        return seconds, gpu_seconds
 
     def _lose(self, trial: Trial, live: Live, at: float) -> Trial:
         """The time since its last result came to none."""
-        seconds = self._spend(live, at)
-        return lifecycle.lost(trial, seconds, seconds * live.gpus)
+        return lifecycle.lost(trial, *self._spend(live, at))
 
     def _unblock(self) -> None:
         """Something ended, so there may be room again: try at once."""

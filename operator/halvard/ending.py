@@ -70,13 +70,13 @@ def deadline(progress: Progress) -> float | None:
 def gpu_deadline(progress: Progress, now: float) -> float | None:
     """When `limits.gpuHours` will be used up if what runs now runs on; None without that limit or without GPUs.
 
-    A moment later, in truth: waking up a rounding error too early would mean waking up again and again.
+    A moment later, in truth: waking up before all digits that are counted say so would mean waking up again and again.
     """
     hours = progress.study.spec.limits.gpu_hours
     gpus = sum(live.gpus for live in progress.live.values() if live.since is not None)
     if hours is None or not gpus:
         return None
-    return now + max(0.0, hours * 3600 - progress.gpu_seconds(now)) / gpus + 0.001
+    return now + max(0.0, hours * 3600 - progress.gpu_seconds(now)) / gpus + 0.01
 
 
 def duration_seconds(text: str) -> float:

@@ -18,6 +18,7 @@ from halvard_trainer.reports import Report, from_wire
 MAX_BODY = 64 * 1024
 MAX_REPORTS = 1000
 LONGEST_ELAPSED = 1e9
+MOST_LINES = 1_000_000_000
 BODY_SECONDS = 10.0
 PUSHES_A_SECOND = 10.0
 PUSHES_AT_ONCE = 20
@@ -175,8 +176,8 @@ def parse_push(body: bytes) -> Push:
         raise _invalid(f"reports: {len(items)} of them; at most {MAX_REPORTS} a push")
     if isinstance(elapsed, bool) or not isinstance(elapsed, int | float) or not 0 <= elapsed < LONGEST_ELAPSED:
         raise _invalid(f"elapsed: {elapsed!r}; has to be a number of seconds from 0")
-    if type(invalid) is not int or invalid < 0:
-        raise _invalid(f"invalid: {invalid!r}; has to be a number of lines from 0")
+    if type(invalid) is not int or not 0 <= invalid <= MOST_LINES:
+        raise _invalid(f"invalid: {invalid!r}; has to be a number of lines from 0 to {MOST_LINES}")
     return Push([_report(index, item) for index, item in enumerate(items)], elapsed, invalid)
 
 

@@ -250,7 +250,7 @@ def _ending(pod: Mapping[str, Any]) -> Ending:
         started=bool(trainer) or "running" in state,
         failed_init=_failed_init(pod, status),
         memory_limit=_memory_limit(pod),
-        by_itself=_by_itself(pod["metadata"], trainer, disruption),
+        by_itself=_by_itself(pod["metadata"], status, trainer, disruption),
         collector=_named(status.get("initContainerStatuses"), COLLECTOR).get("state") or {},
     )
 
@@ -289,16 +289,20 @@ def _memory_limit(pod: Mapping[str, Any]) -> str:
     return (resources.get("limits") or {}).get("memory") or ""
 
 
-def _by_itself(metadata: Mapping[str, Any], trainer: Mapping[str, Any], disruption: Mapping[str, Any]) -> bool:
+def _by_itself(
+    metadata: Mapping[str, Any], status: Mapping[str, Any], trainer: Mapping[str, Any], disruption: Mapping[str, Any]
+) -> bool:
     """Whether the trainer ended in a second before the Pod was first disrupted or asked to go.
 
     A Pod that failed by itself is often still there, its sidecar draining, when a drain or a deletion comes along.
     But it is the node's clock against the API server's. So they are not asked about a trainer that ended as one that is
-    asked to go does: at worst its leg runs again, and ends so again. The kubelet's own disruption has the time at which
-    the last container had ended.
+    asked to go does, nor where the Pod came to the node before it was created: at worst its leg runs again, and ends so
+    again. The kubelet's own disruption has the time at which the last container had ended.
     """
     as_asked = trainer.get("exitCode") in _AS_ASKED and trainer.get("reason") != "OOMKilled"
-    if not trainer.get("finishedAt") or as_asked or disruption.get("reason") == _BY_KUBELET:
+    arrived, created = status.get("startTime"), metadata.get("creationTimestamp")
+    behind = arrived and created and datetime.fromisoformat(arrived) < datetime.fromisoformat(created)
+    if not trainer.get("finishedAt") or as_asked or behind or disruption.get("reason") == _BY_KUBELET:
         return False
     finished, disturbances = datetime.fromisoformat(trainer["finishedAt"]), []
     if disruption.get("lastTransitionTime"):

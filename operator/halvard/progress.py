@@ -48,6 +48,11 @@ class Live:
         """Until when it has run."""
         return now if self.until is None else self.until
 
+    def used(self, at: float) -> tuple[float, float]:
+        """Seconds and GPU-seconds still to be accounted for, as they would be stored: a fold knows no more digits."""
+        seconds = 0.0 if self.since is None else round(max(0.0, at - self.since), 3)
+        return seconds, round(seconds * self.gpus, 3)
+
 
 @dataclass(slots=True)
 class Block:
@@ -213,10 +218,9 @@ class Progress:
         return Verdict(step, budget=trial.spec.budget)
 
     def gpu_seconds(self, now: float) -> float:
-        """GPU-seconds used so far, those of running attempts included."""
-        timed = ((live, live.since) for live in self.live.values() if live.since is not None)
-        running = sum(live.gpus * max(0.0, live.ran_until(now) - since) for live, since in timed)
-        return self.gpu_seconds_spent + running
+        """GPU-seconds used so far, those of running attempts included: the same, to the digit, after a fold."""
+        running = sum(live.used(live.ran_until(now))[1] for live in self.live.values())
+        return round(self.gpu_seconds_spent + running, 3)
 
     def hits_target(self, value: float | None) -> bool:
         """Whether a result is as good as the objective's target; never without a target."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -135,7 +136,8 @@ class Reconciler:
                 self._metrics.report_lag.observe(max(0.0, clock.now() - event.at))
         if not all_taken:
             return 0.0  # only `decide` knows when to try again
-        return None if plan.wake_at is None else plan.wake_at - clock.now()
+        due = soonest(plan.wake_at, *session.progress.leaving.values())  # of which some were refused only now
+        return None if due is None or math.isinf(due) else due - clock.now()
 
     async def _begun(self, key: Key, at: float) -> bool:
         """Stores that a study has started, if it does not say so: now nobody can change any more what trials rest on.
@@ -229,6 +231,6 @@ def degraded(status: StudyStatus, stored: Study | BrokenStudy, reason: str, mess
     return status.model_copy(update={"conditions": (*others, condition)})
 
 
-def soonest(*delays: float | None) -> float | None:
-    """Returns the shortest delay there is."""
-    return min((delay for delay in delays if delay is not None), default=None)
+def soonest(*times: float | None) -> float | None:
+    """Returns the earliest of those that are known."""
+    return min((time for time in times if time is not None), default=None)

@@ -61,8 +61,10 @@ class Session:
         known = self.progress.trials.get(item.value.index)
         if item.owner != self._study.uid:
             return known is None or known.uid != item.uid  # or its owner reference was taken away
-        if change.gone or known is None:
+        if change.gone:
             return known is None or known.uid != item.uid
+        if known is None:
+            return False  # it has got back what made it one of the study's
         if known.version == item.value.version:
             return True  # our own write
         if (known.spec, known.status) != (item.value.spec, item.value.status):

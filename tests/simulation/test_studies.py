@@ -2,6 +2,8 @@
 
 import heapq
 import math
+import random
+from collections import defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from halvard.decide import decide
 from halvard.events import Fault, Reported, Started
 from halvard.faults import VANISHED
 from halvard.plan import Announce, SaveSpec, SaveStatus, StartLeg, StopLeg
+from halvard.progress import Progress
 from halvard.trial import Trial
 from halvard_trainer.reports import Report
 from simulation.world import CRASHED, EVICTED, LEFT, World, chance, check_invariants, loss, study
@@ -148,6 +151,18 @@ def test_the_duration_ends_a_study_that_would_go_on() -> None:
     world = World(study(limits={"duration": "30s"})).run()
     assert world.study.status.conditions[0].reason == "DurationReached"
     assert any(isinstance(a, StopLeg) for a in world.actions)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_gpu_hours_that_were_used_up_still_are_after_a_restart(seed: int) -> None:
+    rng = random.Random(seed)
+    going = study(parallelism=8, limits={"gpuHours": rng.uniform(0.05, 0.3)}, seed=seed)
+    paces = defaultdict[int, float](lambda: rng.uniform(0.5, 3.0))
+    world = World(going, pace=lambda trial: paces[trial.index]).run()
+    folded = Progress(going, world.stored.values())  # of a Study whose end was not stored
+    decide(folded, [], world.now)
+    assert world.progress.outcome is not None
+    assert folded.outcome == world.progress.outcome
 
 
 def test_gpu_hours_end_a_study_that_would_go_on() -> None:

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from halvard import apply, clock
-from halvard.apply import POD_NOT_CREATED, Applier, in_order_of_need
+from halvard.apply import POD_NOT_CREATED, Applier, event_manifest, in_order_of_need
 from halvard.cache import Cache
 from halvard.kube import Conflict, Kube, KubeError, Manifest, NotFound, Resource, Unavailable
 from halvard.metrics import Metrics
@@ -320,3 +320,31 @@ async def test_a_pod_that_the_server_fails_to_delete_is_kept_until_it_can() -> N
     applied = applier(server, cache)
     assert await applied.apply(progress, STOP)
     assert applied.not_deleted(progress) == "failed calling webhook"
+
+
+async def test_a_pod_that_is_stopped_in_the_turn_that_starts_it_is_deleted_once_it_is_there() -> None:
+    class Slow(Webhook):
+        async def create(self, resource: Resource, namespace: str, manifest: Manifest) -> Manifest:
+            await asyncio.sleep(0.01)
+            return await super().create(resource, namespace, manifest)
+
+        async def delete(self, *_: object) -> None:
+            deleted.append(list(self.there))
+
+    deleted = list[list[str]]()
+    progress = Progress(study())
+    progress.trials[0] = trial(0)
+    assert await applier(Slow(lambda _name, _time: None)).apply(progress, Plan((start(0), *STOP.actions)))
+    assert deleted == [["search-0000-1"]]
+
+
+async def test_a_pod_that_was_stopped_before_it_was_there_may_be_asked_to_leave_again() -> None:
+    progress = Progress(study())
+    progress.leaving[0, 1] = float("inf")
+    assert await applier(Webhook(lambda _name, _time: None)).apply(progress, STOP)
+    assert progress.leaving == {}
+
+
+async def test_an_event_is_cut_by_its_bytes() -> None:
+    note = event_manifest(study(), Announce("Warning", "TrialFailed", "数据" * 500), "one")["note"]
+    assert (len(note.encode()), note) == (1023, ("数据" * 500)[:341])

@@ -160,6 +160,11 @@ async def test_while_nobody_can_say_whose_token_it_is_the_sidecar_is_to_try_agai
         ({"reports": [], "elapsed": True}, "elapsed: True; has to be a number of seconds from 0"),
         ({"reports": [], "elapsed": -1}, "elapsed: -1; has to be a number of seconds from 0"),
         ({"reports": [], "elapsed": 1, "invalid": "many"}, "invalid: 'many'; has to be a number of lines from 0"),
+        ({"reports": [], "elapsed": 1, "invalid": 10**400}, "invalid: 1000000000"),
+        (
+            {"reports": [], "elapsed": 1, "invalid": 10**10},
+            "10000000000; has to be a number of lines from 0 to 1000000000",
+        ),
         ({"reports": [REPORT, 7], "elapsed": 3}, "reports[1]: "),
         ({"reports": [{"step": 1.5, "metrics": {}}], "elapsed": 3}, "reports[0]: step"),
         ({"reports": [{"step": -1, "metrics": {}}], "elapsed": 3}, "reports[0]: step"),

@@ -277,6 +277,15 @@ def test_the_configuration_is_counted_for_a_pod(case: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arrived", "reason"),
+    [("2026-03-01T09:59:01Z", faults.NON_ZERO_EXIT), ("2026-03-01T09:58:55Z", faults.DISRUPTED)],
+)
+def test_the_clock_of_a_node_that_is_behind_is_not_asked_what_came_first(arrived: str, reason: str) -> None:
+    ended = pod(exited(1, at=BEFORE), conditions=[EVICTED_BY_API], deleted=DISTURBED, startTime=arrived)
+    assert faults.fault_of(ended).reason == reason
+
+
+@pytest.mark.parametrize(
     ("status", "reason"),
     [
         (pod({"running": {"startedAt": BEGUN}}, phase="Running"), faults.POD_VANISHED),

@@ -82,6 +82,10 @@ class Server:
         await self._ask("patch", resource)
         return self.write(resource, name, version, **{part: value})
 
+    async def delete(self, resource: Resource, _namespace: str, name: str, _uid: str) -> None:
+        await self._ask("delete", resource)
+        del self.objects[resource, name]
+
     def write(self, resource: Resource, name: str, version: str = "", **parts: Any) -> Manifest:
         stored = self.objects[resource, name]
         if version and stored["metadata"]["resourceVersion"] != version:
@@ -254,3 +258,42 @@ async def test_a_study_whose_trials_are_not_stored_says_so_once_that_has_gone_on
     operator.server.fails = nothing
     await operator.turn(KEY)
     assert [result["value"] for result in operator.trial()["status"]["rungs"]] == [0.5]
+
+
+@pytest.mark.parametrize("field", ["labels", "ownerReferences"])
+async def test_a_trial_that_got_back_what_made_it_the_studys_is_one_of_its_again(
+    operator: Operator, field: str
+) -> None:
+    def edit(value: Any) -> None:
+        metadata = {**operator.trial()["metadata"], field: value}
+        operator.server.write(TRIALS, "search-0000", metadata=metadata)
+        metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1000)
+        operator.cache.trials.seen(operator.server.write(TRIALS, "search-0000", metadata=metadata))
+
+    await operator.apply(parallelism=3)
+    await operator.turn(KEY)
+    kept = operator.trial()["metadata"][field]
+    edit(type(kept)())
+    await operator.turn(KEY)
+    edit(kept)
+    await operator.turn(KEY)
+    pod = operator.runs()
+    await operator.turn(KEY)
+    await operator.inbox.push(pod, [Report(1, {"loss": 0.5}, "step-1")], 1.0)
+    await operator.turn(KEY)
+    assert [result["value"] for result in operator.trial()["status"]["rungs"]] == [0.5]
+
+
+async def test_a_deletion_that_was_refused_at_the_end_of_a_study_is_asked_for_again(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "DELETE_AGAIN", 0.01)
+    await operator.running()
+    operator.server.fails = lambda verb, _: Refused("pods is forbidden", 403) if verb == "delete" else None
+    operator.server.write(STUDIES, "search", spec={**operator.study()["spec"], "suspend": True})
+    operator.cache.studies.seen(operator.server.objects[STUDIES, "search"])
+    for _ in range(3):
+        again = await operator.turn(KEY)
+        assert again is not None
+        await asyncio.sleep(again)
+    assert operator.server.asked.count(("delete", PODS)) == 3
