@@ -378,6 +378,11 @@ def test_a_number_that_is_used_again_although_something_of_its_pod_counts_is_fou
     assert "attempts" in with_one_before(pod.began - 7.0, stored, **at)
 
 
+def test_attempts_that_began_in_another_order_are_found() -> None:
+    early = podded(lambda pod: replace(pod, began=0.0, ended=1.0))
+    assert any("began before" in violation.message for violation in check(early))
+
+
 def test_more_faults_than_attempts_are_found() -> None:
     good = simulated()
     trial = first(good, "Complete")
@@ -491,6 +496,18 @@ def test_a_result_that_another_pod_reported_than_the_one_it_is_stored_for_is_fou
     assert "reports" not in broken(replace(ran_on, accepted=good.accepted))
 
 
+def test_a_result_that_no_pod_was_there_to_report_is_found_without_any_log() -> None:
+    good = replace(simulated(), accepted=None)
+    trial = next(trial for trial in good.trials if trial.status.rungs)
+    result = trial.status.rungs[0]
+    later = result.at.timestamp() + 60.0
+    pods = tuple(
+        replace(pod, began=later, ended=later) if (pod.trial, pod.attempt) == (trial.index, result.attempt) else pod
+        for pod in good.pods or ()
+    )
+    assert any("nobody could report" in violation.message for violation in check(replace(good, pods=pods)))
+
+
 # --- faults, what was stored, and the status
 
 
@@ -576,6 +593,11 @@ def test_a_status_that_the_trials_do_not_say_is_found(field: str, rough: History
     stale = type(status)().model_copy(update={"state": status.state, "conditions": status.conditions})
     wrong = status.model_copy(update={field: getattr(stale, field)})
     assert broken(replace(rough, study=rough.study.model_copy(update={"status": wrong}))) == {"status"}
+
+
+def test_a_status_that_a_restart_would_not_write_is_found(rough: History) -> None:
+    status = rough.study.status.model_copy(update={"observed_generation": rough.study.generation + 1})
+    assert broken(replace(rough, study=rough.study.model_copy(update={"status": status}))) == {"status"}
 
 
 @pytest.mark.parametrize("state", ["Complete", "Failed"])
