@@ -71,5 +71,6 @@ async def scene(
         *(log, namespace, stored, excused(request.node)),
         sent=tuple(made.sent),
         scraped=made.scraped,
+        said=made.said,
         precision=PRECISION,
     )

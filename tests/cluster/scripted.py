@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import io
 import json
+import logging
 import os
 import ssl
 import sys
@@ -41,6 +43,7 @@ class Scene:
     """One namespace with an operator that serves it alone; `sent`: what its sidecars have pushed.
 
     `began`: when each Pod did, by uid; `scraped`: the metrics of its latest operator when that was stopped.
+    `said`: what its operators have logged, None where they had processes of their own.
     """
 
     control_plane: ControlPlane
@@ -51,6 +54,7 @@ class Scene:
     sent: list[Sent] = field(default_factory=list)
     began: dict[str, float] = field(default_factory=dict)
     scraped: str = ""
+    said: str | None = None
 
     def __post_init__(self) -> None:
         port = free_port()
@@ -71,6 +75,9 @@ class Scene:
     @contextlib.asynccontextmanager
     async def operator(self, until: str = "leading") -> AsyncIterator[None]:
         """Runs the operator as its Deployment would; at the end it is cancelled, as by SIGTERM."""
+        log, handler = logging.getLogger("halvard"), logging.StreamHandler(io.StringIO())
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
         running = asyncio.create_task(self._keep_running())
         try:
             await eventually(lambda: self.says(until))
@@ -80,6 +87,9 @@ class Scene:
         finally:
             running.cancel()
             await asyncio.wait([running])
+            log.setLevel(logging.NOTSET)
+            log.removeHandler(handler)
+            self.said = (self.said or "") + handler.stream.getvalue()
             if not running.cancelled():
                 running.result()
 

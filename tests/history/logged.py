@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-RESULT = re.compile(r" (\S+)/(\S+): Pod (\S*) reported \S+ at step (\d+), received at (\S+)$")
+RESULT = re.compile(r"(?:^| )(\S+)/(\S+): Pod (\S*) reported \S+ at step (\d+), received at (\S+)$")
 
 
 class Heard(NamedTuple):

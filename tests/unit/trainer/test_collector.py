@@ -36,7 +36,7 @@ def test_a_push_carries_token_budget_and_reports(sidecar: Sidecar, endpoint: Scr
     assert (pushed.path, pushed.token) == ("/v1/reports", "secret")
     reports, elapsed = [{"step": 1, "metrics": metrics, "checkpoint": "step-1"}], pushed.body["elapsed"]
     assert pushed.body == {"reports": reports, "budget": 3, "elapsed": elapsed, "invalid": 0}
-    assert elapsed > 0
+    assert 0 <= elapsed < 60
 
 
 def test_a_higher_budget_is_a_hot_promotion_and_known_from_then_on(
@@ -68,14 +68,14 @@ def test_a_report_beyond_the_budget_is_a_result(sidecar: Sidecar, endpoint: Scri
     eventually(lambda: sidecar.verdict == {"step": 6, "budget": 9})
 
 
-def test_while_the_decision_is_pending_it_asks_again_with_the_result(
+def test_while_the_decision_is_pending_it_asks_again_with_all_that_it_rests_on(
     sidecar: Sidecar, endpoint: ScriptedEndpoint
 ) -> None:
     endpoint.script = first(Reply(202), Reply(202), Reply(200, {"budget": 9}))
     sidecar.report(1, 2, 3)
     sidecar.start()
     eventually(lambda: sidecar.verdict == {"step": 3, "budget": 9})
-    assert [push.steps for push in endpoint.pushes] == [[1, 2, 3], [3], [3]]
+    assert [push.steps for push in endpoint.pushes] == [[1, 2, 3]] * 3
 
 
 def test_what_is_reported_while_a_request_is_held_is_not_lost(sidecar: Sidecar, endpoint: ScriptedEndpoint) -> None:
