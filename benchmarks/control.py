@@ -101,7 +101,7 @@ def truth(simulation: Simulation, found: Sequence[Stop], problem: Problem) -> fl
     rows = {one.trial.index: one.row for one in simulation.trials}
     above = dict(zip(simulation.budgets, simulation.budgets[1:], strict=False))
     good = [
-        float(problem.table.value[rows[index], above[stop.budget] - 1]) <= stop.bar
+        (float(problem.table.value[rows[index], above[stop.budget] - 1]), index) <= stop.bar
         for stop in found
         if stop.bar is not None
         for draw in stop.draws

@@ -2,10 +2,11 @@
 
 With `asha.control` some trials that are not due at a rung are drawn and go on to the next one all the same. A trial was
 *stopped too soon* if at the next rung it would have been good enough to go on: at least as good as the last of the best
-1/eta of those that came there because they were due. Each trial drawn stands for those it was drawn from that, like
-itself, have not come to be due since. So the share of those stopped too soon can be estimated, whatever the values and
-the order in which they came. Where a rung says nothing about the next one, that share is 1/eta. What was weighed:
-docs/decisions/0017. It says nothing of how the few best ones end, which the condition `LateBloomers` looks at.
+1/eta of those that came there because they were due, equal ones by their index as on any rung. Each trial drawn stands
+for those it was drawn from that, like itself, have not come to be due since. So the share of those stopped too soon can
+be estimated, whatever the values and the order in which they came. Where a rung says nothing about the next one, that
+share is 1/eta. What was weighed: docs/decisions/0017. It says nothing of how the few best ones end, which the condition
+`LateBloomers` looks at.
 """
 
 import math
@@ -44,13 +45,13 @@ class Draw:
 class Stop:
     """A rung of one bracket: how many trials were stopped there, and those drawn that have come to the next rung.
 
-    `bar`: the worst value there that is good enough, where less is better; None while too few have come there.
+    `bar`: the last there that is good enough: its value, where less is better, and index; None while too few have come.
     """
 
     bracket: int
     budget: int
     stopped: int
-    bar: float | None
+    bar: tuple[float, int] | None
     draws: tuple[Draw, ...]
 
 
@@ -205,16 +206,17 @@ def _stop(bracket: int, budget: int, entries: Sequence[_Entry], eta: int) -> Sto
     due, drawn = _history(entries, eta)
     merit = [entry for entry in entries if not entry.waits and (not entry.control or entry.key in due)]
     stopped = {e.key for e in entries if e.may_go_on and e.key not in due and (e.waits or e.control)}
-    came = sorted(entry.above for entry in merit if entry.above is not None)
-    bar = came[len(came) // eta - 1] if len(came) >= eta else math.inf
+    came = sorted((entry.above, entry.key[1]) for entry in merit if entry.above is not None)
+    bar = came[len(came) // eta - 1] if len(came) >= eta else None
+    if bar is None or bar[0] == math.inf:
+        return Stop(bracket, budget, len(stopped), None, ())
     draws = []
-    if bar < math.inf:
-        # a draw without a result ends the sample: those after it that have one are those that train fast
-        for entry, among in takewhile(lambda each: each[0].above is not None, drawn):
-            if entry.key in stopped and entry.above is not None:
-                stood_for = tuple(sorted(key[1] for key in among if key in stopped))
-                draws.append(Draw(entry.key[1], len(among), stood_for, entry.above <= bar))
-    return Stop(bracket, budget, len(stopped), bar if bar < math.inf else None, tuple(draws))
+    # a draw without a result ends the sample: those after it that have one are those that train fast
+    for entry, among in takewhile(lambda each: each[0].above is not None, drawn):
+        if entry.key in stopped and entry.above is not None:
+            stood_for = tuple(sorted(key[1] for key in among if key in stopped))
+            draws.append(Draw(entry.key[1], len(among), stood_for, (entry.above, entry.key[1]) <= bar))
+    return Stop(bracket, budget, len(stopped), bar, tuple(draws))
 
 
 def _history(entries: Sequence[_Entry], eta: int) -> tuple[set[_Key], list[tuple[_Entry, list[_Key]]]]:
@@ -259,8 +261,10 @@ def _beta(x: float, a: float, b: float) -> float:
 
     Abramowitz and Stegun, 26.5.8, from the back; the other tail where it converges faster.
     """
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _beta(1 - x, b, a)
+    return 1 - _lower_tail(1 - x, b, a) if x > (a + 1) / (a + b + 2) else _lower_tail(x, a, b)
+
+
+def _lower_tail(x: float, a: float, b: float) -> float:
     if x <= 0:
         return 0.0
     fraction = 0.0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import override
@@ -99,13 +100,18 @@ def parse(model: type[Data], manifest: Mapping[str, Any], extra: Literal["ignore
     `extra`: whether to pass over fields that are not known.
     """
     try:
-        text = json.dumps(_as_sent(manifest), default=str)
+        text = json.dumps(_as_sent(manifest), default=_plain)
         parsed = model.model_validate_json(text, strict=True, extra=extra, by_alias=True, by_name=False)
     except ValidationError as error:
         _refuse(error)
     if errors := tuple(_broken(parsed, "")):
         raise InvalidStudy(errors)
     return parsed
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: numpy's scalars are the values they hold, the rest is text, such as a date."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _as_sent(value: Any) -> Any:

@@ -70,7 +70,8 @@ def unselected(tau: Tau, everyone: Floats, chosen: Floats) -> Tau:
 
 def _widened(tau: float, ratio: float) -> float:
     r = math.sin(math.pi / 2 * tau)
-    return 2 / math.pi * math.asin(r * ratio / math.sqrt(1 + r**2 * (ratio**2 - 1)))
+    widened = r * ratio / math.sqrt(1 + r**2 * (ratio**2 - 1))
+    return 2 / math.pi * math.asin(min(max(widened, -1.0), 1.0))  # rounding may make it a little more
 
 
 def _scores(everyone: Floats, chosen: Floats) -> Floats:

@@ -39,9 +39,13 @@ def sign_of(goal: Goal) -> int:
 class Objective(Model):
     """What is to be optimised; the study ends early once a rung's result reaches `target`."""
 
-    metric: Annotated[str, Field(min_length=1, max_length=128)]
+    metric: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1F\x7F]+$")]
     goal: Goal
     target: float | None = None
+
+    @rule("metric must be another name than step and checkpoint, which every report has", field="metric")
+    def _metric_is_no_field(self) -> bool:
+        return self.metric not in ("step", "checkpoint")
 
     @property
     def sign(self) -> int:
@@ -237,7 +241,7 @@ class StudySpec(Model):
     def _parents_exist(self) -> bool:
         return {parent for p in self.parameters for parent in p.when} <= {p.name for p in self.parameters}
 
-    @rule("grid needs a step on every float parameter", field="sampler.grid")
+    @rule("grid needs a step on every float parameter, or its values as a choice", field="sampler.grid")
     def _grid_has_steps(self) -> bool:
         return self.sampler.grid is None or all(p.float is None or p.float.step is not None for p in self.parameters)
 

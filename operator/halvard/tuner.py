@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 from halvard.forecast.forecaster import Forecaster
 from halvard.samplers import MakeSampler, Proposal, make_sampler
@@ -140,9 +141,13 @@ class Tuner:
         """Takes in a report of the trial's latest leg (None: not finite) and returns what follows from it.
 
         `seconds`: what the leg took, if known; it counts with the leg's result. Raises ValueError where the trial does
-        not exist or was withdrawn, or the result of its leg is known already.
+        not exist or was withdrawn, the result of its leg is known already, or a number is none: nothing changes then.
         """
         self._check(index, "no report can come from")
+        if not isinstance(step, Integral):
+            raise ValueError(f"step: {step!r}; has to be a whole number")
+        if not isinstance(seconds, Real) or not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds: {seconds!r}; has to be a number from 0")
         leg, tried = self._legs[index], self._tried[index]
         if leg.budget in tried.results:
             raise ValueError(f"trial {index} already has a result at rung {leg.budget}")
@@ -163,7 +168,9 @@ class Tuner:
         return Answer(leg_over=True, stop=False, why=self._scheduler.explain(index, budget), order=order)
 
     def explain(self, index: int, budget: int) -> str:
-        """Returns where a result that was told stands by now, as a sentence."""
+        """Returns where a result that was told stands by now, as a sentence; raises ValueError where there is none."""
+        if budget not in (self._tried[index].results if index in self._tried else ()):
+            raise ValueError(f"trial {index} has no result at budget {budget}")
         return self._scheduler.explain(index, budget)
 
     def converged(self, index: int) -> float | None:

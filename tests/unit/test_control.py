@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from halvard import lifecycle, scheduler_spec
-from halvard.control import Stop, control_status, interval, share, stops
+from halvard.control import Draw, Stop, control_status, interval, share, stops
 from halvard.ladder import rungs
 from halvard.schedulers.asha import Asha
 from halvard.study import Goal, StudySpec
@@ -188,12 +190,27 @@ def test_the_interval_grows_and_moves_with_hits_and_size_that_are_not_whole() ->
     assert all(low < hits / 4 / 7.3 < high for hits, (low, high) in enumerate(zip(lows, highs, strict=True)) if hits)
 
 
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_an_interval_holds_the_share_whatever_the_weights(weights: list[int], good: list[bool]) -> None:
+    draws = tuple(Draw(i, w, tuple(range(w)), g) for i, (w, g) in enumerate(zip(weights, good, strict=False)))
+    known = share([Stop(0, 1, 9, (0.5, 0), draws)])
+    assert known is not None
+    assert 0 <= known.low <= known.estimate + 1e-9 <= known.high + 2e-9 <= 1 + 2e-9
+
+
+def test_an_interval_is_found_where_by_rounding_both_tails_are_the_longer_one() -> None:
+    low, high = interval(0.14285714285714285 * (7 / 3), 7 / 3)
+    # the distribution functions of beta(1/3, 3) and beta(4/3, 2) in closed form
+    assert low ** (1 / 3) * (1 + (1 - low) / 3 + 2 * (1 - low) ** 2 / 9) == pytest.approx(0.05)
+    assert high ** (4 / 3) * (1 + 4 * (1 - high) / 3) == pytest.approx(0.95)
+
+
 # --- the estimate
 
 
 def truth(found: list[Stop], curve: Curve, above: dict[int, int]) -> float:
     good = [
-        curve(index, above[stop.budget]) <= stop.bar
+        (curve(index, above[stop.budget]), index) <= stop.bar
         for stop in found
         if stop.bar is not None
         for draw in stop.draws
@@ -312,10 +329,13 @@ def only(trials: list[Trial]) -> Stop:
     return found
 
 
-@pytest.mark.parametrize(("value", "good"), [(0.0, True), (0.0001, False), (None, False)])
-def test_as_good_as_the_last_of_the_best_third_is_good_enough(value: float | None, good: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("value", "good"), [(-0.0001, True), (0.0, False), (0.0001, False), (None, False)])
+def test_who_would_be_of_the_best_third_is_good_enough_and_of_equal_ones_the_first(
+    value: float | None,
+    good: bool,  # noqa: FBT001
+) -> None:
     found = only([*DUE, stored(3, [0.9, value], [7, 8, 50, 51], control=True), *STOPPED])
-    assert (found.stopped, found.bar) == (6, 0.0)
+    assert (found.stopped, found.bar) == (6, (0.0, 0))
     assert [(draw.index, draw.among, draw.good) for draw in found.draws] == [(3, 6, good)]
 
 

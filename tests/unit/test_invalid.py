@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from halvard.invalid import FieldError, InvalidStudy, rule
@@ -30,6 +31,15 @@ def test_an_error_is_one_line_with_field_value_and_what_would_be_right() -> None
     error = FieldError("spec.seed", "Required value")
 
     assert str(error) == "spec.seed: Required value"
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    choices = [
+        {"name": "width", "choice": list(np.array([64, 128]))},
+        {"name": "norm", "choice": [np.True_, np.False_]},
+    ]
+    study = Study.from_manifest(manifest(parameters=choices))
+    assert [parameter.choice for parameter in study.spec.parameters] == [(64, 128), (True, False)]
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:

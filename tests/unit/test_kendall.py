@@ -47,6 +47,12 @@ def test_the_same_order_is_one_with_room_below() -> None:
     assert tau.low < 0.999
 
 
+@given(st.floats(0.01, 1.0), st.sampled_from([-1.0, 1.0]))
+def test_what_is_perfect_stays_so_however_wide_the_others_are(spread: float, tau: float) -> None:
+    everyone, chosen = np.arange(100.0), np.arange(100.0)[: max(2, int(100 * spread))]
+    assert unselected(Tau(tau, tau, tau), everyone, chosen) == pytest.approx((tau, tau, tau))
+
+
 def correlated(count: int, rho: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     first = rng.standard_normal(count)
     return first, rho * first + math.sqrt(1 - rho**2) * rng.standard_normal(count)

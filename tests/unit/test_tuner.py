@@ -162,6 +162,13 @@ def test_what_cannot_be_said_of_a_trial_is_refused_and_changes_nothing(scheduler
     ask(tuner)
     with pytest.raises(ValueError, match="nobody can withdraw trial 5: it does not exist, the last is 0"):
         tuner.withdraw(5)
+    with pytest.raises(ValueError, match="trial 0 has no result at budget 1"):
+        tuner.explain(0, 1)
+    with pytest.raises(ValueError, match="step: nan; has to be a whole number"):
+        tuner.tell(0, math.nan, 0.5)  # type: ignore[arg-type]
+    for seconds in (None, -1.0, math.inf):
+        with pytest.raises(ValueError, match=f"seconds: {seconds}; has to be a number from 0"):
+            tuner.tell(0, 1, 0.5, seconds)  # type: ignore[arg-type]
     assert tuner.withdraw(0) == 2
     with pytest.raises(ValueError, match="no report can come from trial 0: it was withdrawn"):
         tuner.tell(0, 9, 0.5)
@@ -369,7 +376,8 @@ def take(step: Step, tuner: Tuner, store: Store) -> Leg | Answer | None:
             return report(tuner, store, index, Report(at, {"loss": step.value}))
     if step.kind == "tell" and running:
         index = running[step.which % len(running)]
-        seconds = (1 + step.which % 7) / 3
+        begins = 0 if store.trials[index].status.rungs else 9
+        seconds = begins + (1 + step.which % 7) / 3
         answer = tuner.tell(index, store.trials[index].spec.budget, step.value, seconds)
         store.result(index, step.value, seconds, answer.order)
         return answer
@@ -420,7 +428,7 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "none": {"none": {"budget": 3}},
 }
 LEARNERS = {"tpe", "bohb", "gp", "auto"}
-REBUILT_EVERY = 6
+REBUILT_EVERY = 1
 
 
 def loss(trial: Trial) -> float:

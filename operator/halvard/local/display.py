@@ -163,7 +163,7 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(first, min_width=14)
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     return table
 
 

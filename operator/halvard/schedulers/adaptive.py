@@ -54,7 +54,9 @@ class Adaptive(Halving):
         latest = max(reported, trial.spec.order, trial.status.order)
         if latest > self._latest:
             self._latest, self._running = latest, trial.index if latest == reported else None
+        running = self._running
         super().fold(trial)
+        self._running = running  # a stored trial was withdrawn when it was, and not just now
 
     def start(self, index: int) -> Start:
         """Returns the lowest rung."""

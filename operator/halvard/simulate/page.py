@@ -32,7 +32,7 @@ def _compared(simulations: Sequence[Simulation]) -> Columns:
         columns.add_column(_scheduler(simulation), justify="right")
     facts = [[*_cost(simulation), *_quality(simulation, simulations[0].best)] for simulation in simulations]
     for row in zip(*facts, strict=True):
-        columns.add_row(row[0][0], *(text for _, text in row))
+        columns.add_row(Text(row[0][0]), *(text for _, text in row))
     return columns
 
 

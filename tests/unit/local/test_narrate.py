@@ -153,14 +153,16 @@ def test_the_screen_shows_rungs_running_trials_the_best_and_the_latest_decision(
     best = BestTrial(trial="digits-0003", value=0.125, budget=3, parameters={"lr": 0.5})
     ladder = (RungStatus(budget=1, completed=7, promoted=2), RungStatus(budget=3, completed=1, running=1))
     status = StudyStatus(state="Running", trials=TrialCounts(total=8, running=1, paused=7), best=best, rungs=ladder)
-    view = View(STUDY, status, (Running(trial(5, budget=3), 2, 0.5, ("1",)),), waiting=2)
+    objective = STUDY.spec.objective.model_copy(update={"metric": "[/red]loss"})
+    going = STUDY.model_copy(update={"spec": STUDY.spec.model_copy(update={"objective": objective})})
+    view = View(going, status, (Running(trial(5, budget=3), 2, 0.5, ("1",)),), waiting=2)
     text = StringIO()
     with Screen(Console(file=text, force_terminal=True, width=120, color_system=None)) as screen:
         screen.tell(Line("digits-0004", "paused", "place 2 of 2"))
         screen.show(lambda: view)
 
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
-    assert "digits minimize loss trials 8/9: 1 running, 7 paused, 0 complete, 0 failed 0:00" in lines[0]
+    assert "digits minimize [/red]loss trials 8/9: 1 running, 7 paused, 0 complete, 0 failed 0:00" in lines[0]
     assert "best 0.125 at budget 3 digits-0003 lr=0.5" in lines
     assert list(dict.fromkeys(line for line in lines if "·" in line)) == ["3 1 · 1", "1 7 2 ·"]
     assert any(line.startswith("digits-0005 2/3") and line.endswith("0.5 GPU 1") for line in lines)

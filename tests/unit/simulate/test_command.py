@@ -53,6 +53,12 @@ def test_it_prints_the_ladder_and_what_it_would_cost(folder: Folder) -> None:
     assert 0 < float(total[0]) < float(total[1])
 
 
+def test_a_metric_is_no_markup_whatever_its_name(folder: Folder) -> None:
+    folder.write_study(objective={"metric": "[/red]loss", "goal": "minimize"})
+    done = folder.simulate("--workers=4")
+    assert (done.exit_code, "best [/red]loss" in done.output) == (0, True)
+
+
 def test_a_study_is_compared_with_every_trial_at_the_full_budget(folder: Folder) -> None:
     done = folder.simulate("--workers=4")
     assert ["asha", "none"] in [line.split() for line in done.output.splitlines()]
