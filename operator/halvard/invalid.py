@@ -75,11 +75,21 @@ class InvalidStudy(Exception):  # noqa: N818  # the state of a Study, not an err
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a schema cannot say about a value; the CRD holds the same rule in CEL, with the same message."""
+    """What a schema cannot say about a value; the CRD holds the same rule in CEL, with the same message.
+
+    What the fields are that it `tells` only we can add: a message with values in it is too dear for the API server.
+    """
 
     field: str
     message: str
     holds: Callable[[Any], bool]
+    tells: tuple[str, ...] = ()
+
+    def words(self, value: BaseModel) -> str:
+        """The message, and those values."""
+        fields = type(value).model_fields
+        told = (f"{fields[name].alias or name} is {getattr(value, name):.16g}" for name in self.tells)
+        return ": ".join(filter(None, (self.message, ", ".join(told))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +99,12 @@ class Check:
     find: Callable[[Any], Iterator[tuple[str, str]]]
 
 
-def rule(message: str, *, field: str = "") -> Callable[[Callable[[Any], bool]], Rule]:
-    """Makes a rule of a model from a method that tells whether it holds; `field` is the one to name in the error."""
-    return lambda holds: Rule(field, message, holds)
+def rule(message: str, *, field: str = "", tells: tuple[str, ...] = ()) -> Callable[[Callable[[Any], bool]], Rule]:
+    """Makes a rule of a model from a method that tells whether it holds; `field` is the one to name in the error.
+
+    `tells`: the fields, all of them numbers, whose values are told.
+    """
+    return lambda holds: Rule(field, message, holds, tells)
 
 
 def parse(model: type[Data], manifest: Mapping[str, Any], extra: Literal["ignore"] | None = None) -> Data:
@@ -140,7 +153,7 @@ def _broken(value: BaseModel, path: str) -> Iterator[FieldError]:
     """Yields every rule that the value or a value inside it breaks."""
     for attribute in [attribute for kind in type(value).__mro__ for attribute in vars(kind).values()]:
         if isinstance(attribute, Rule) and not attribute.holds(value):
-            yield FieldError(_join(path, attribute.field), f'Invalid value: "object": {attribute.message}')
+            yield FieldError(_join(path, attribute.field), f'Invalid value: "object": {attribute.words(value)}')
         elif isinstance(attribute, Check):
             for field, message in attribute.find(value):
                 yield FieldError(_join(path, field), f"Invalid value: {message}")

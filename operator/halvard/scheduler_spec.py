@@ -27,7 +27,7 @@ class Ladder(Model):
 class Halving(Ladder):
     """A ladder from the bottom up: minBudget * reductionFactor^k, capped."""
 
-    @rule("maxBudget must be greater than minBudget", field="maxBudget")
+    @rule("maxBudget must be greater than minBudget", field="maxBudget", tells=("max_budget", "min_budget"))
     def _is_a_ladder(self) -> bool:
         return self.max_budget > self.min_budget
 
@@ -44,7 +44,7 @@ class Asha(Halving):
     grace: Annotated[int, Field(ge=1, le=LARGEST)] = 1
     control: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
-    @rule("grace must be no more than maxBudget", field="grace")
+    @rule("grace must be no more than maxBudget", field="grace", tells=("grace", "max_budget"))
     def _grace_ends(self) -> bool:
         return self.grace <= self.max_budget
 
@@ -60,7 +60,11 @@ class Asha(Halving):
 class Hyperband(Ladder):
     """Hyperband, synchronous (Li et al., JMLR 18, 2018): budgets maxBudget / reductionFactor^k, rounded down."""
 
-    @rule("maxBudget must be at least minBudget * reductionFactor, or there is only one rung", field="maxBudget")
+    @rule(
+        "maxBudget must be at least minBudget * reductionFactor, or there is only one rung",
+        field="maxBudget",
+        tells=("max_budget", "min_budget", "reduction_factor"),
+    )
     def _has_two_rungs(self) -> bool:
         return self.max_budget >= self.min_budget * self.reduction_factor
 
@@ -91,11 +95,15 @@ class Stopping(FullBudget):
     grace: Annotated[int, Field(ge=1, le=LARGEST)] = 1
     interval: Annotated[int, Field(ge=1, le=LARGEST)] = 1
 
-    @rule("grace must be no more than budget", field="grace")
+    @rule("grace must be no more than budget", field="grace", tells=("grace", "budget"))
     def _grace_ends(self) -> bool:
         return self.grace <= self.budget
 
-    @rule(f"interval must be at least budget / {MOST_REPORTS}: no more reports of a trial are kept", field="interval")
+    @rule(
+        f"interval must be at least budget / {MOST_REPORTS}: no more reports of a trial are kept",
+        field="interval",
+        tells=("interval", "budget"),
+    )
     def _reports_can_be_kept(self) -> bool:
         return self.budget <= MOST_REPORTS * self.interval
 

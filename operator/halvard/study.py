@@ -61,11 +61,11 @@ class Range(Model):
     scale: Scale = "linear"
     step: Annotated[float, Field(gt=0)] | None = None
 
-    @rule("min must be less than max")
+    @rule("min must be less than max", tells=("min", "max"))
     def _ordered(self) -> bool:
         return self.min < self.max
 
-    @rule("min must be greater than 0 where scale is log", field="min")
+    @rule("min must be greater than 0 where scale is log", field="min", tells=("min",))
     def _has_a_logarithm(self) -> bool:
         return self.scale != "log" or self.min > 0
 
@@ -73,7 +73,7 @@ class Range(Model):
     def _steps_are_linear(self) -> bool:
         return self.step is None or self.scale != "log"
 
-    @rule("step must be no larger than max - min", field="step")
+    @rule("step must be no larger than max - min", field="step", tells=("step", "min", "max"))
     def _step_fits(self) -> bool:
         return self.step is None or self.step <= self.max - self.min
 

@@ -59,9 +59,9 @@ def test_rules_that_span_fields_are_all_told_at_once() -> None:
     wrong = refused(manifest(parameters=parameters, limits={}, sampler={}))
 
     assert [(error.field, error.message.removeprefix('Invalid value: "object": ')) for error in wrong.errors] == [
-        ("spec.parameters[0].float", "min must be less than max"),
+        ("spec.parameters[0].float", "min must be less than max: min is 2, max is 1"),
         ("spec.parameters[0].float.step", "step cannot be combined with scale log: leave one of them out"),
-        ("spec.parameters[0].float.step", "step must be no larger than max - min"),
+        ("spec.parameters[0].float.step", "step must be no larger than max - min: step is 5, min is 2, max is 1"),
         ("spec.sampler", "exactly one of auto, random, sobol, grid, tpe, bohb and gp must be set"),
         ("spec.limits", "at least one of trials, gpuHours and duration must be set, or the study never ends"),
     ]
