@@ -47,6 +47,7 @@ NAMESPACES = Resource("", "v1", "namespaces")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
 PATIENCE = 120.0  # seconds until an operator that does nothing is held to be stuck
 PAUSE = 0.05  # seconds before a request is sent again
+RESERVED: list[socket.socket] = []  # of ports that stories were given
 SERVICE = {"clusterIP": "None", "ports": [{"name": "collector", "port": 8443}]}  # without a selector
 EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}
 numbers = itertools.count(1)
@@ -378,9 +379,12 @@ def runs(pod: Manifest) -> bool:
 
 
 def lasting_port() -> int:
-    """A free port that no outgoing connection is given: it is still free when an operator has died."""
+    """A free port that no outgoing connection is given, nor another story: free when an operator has died."""
     while True:
-        port = Random().randrange(10_000, 32_000)
+        port, reserved = Random().randrange(10_000, 32_000), socket.socket(socket.AF_UNIX)
         with socket.socket() as probe, contextlib.suppress(OSError):
+            reserved.bind(f"\0halvard-port-{port}")  # a name of this machine, until this process ends
             probe.bind(("127.0.0.1", port))
+            RESERVED.append(reserved)
             return port
+        reserved.close()
