@@ -241,11 +241,9 @@ class Applier:
                 uid, going = metadata["uid"], "deletionTimestamp" in metadata
             if not going:  # else somebody has asked for it, perhaps whoever led before, and its kubelet knows
                 await self._delete(study.namespace, name, uid)
-        except (
-            NotFound
-        ):  # it is gone already; if it comes to be yet, as a former leader has asked for it, it leaves anew
+        except NotFound:  # it is gone already
             if action.trial.index not in progress.live:
-                progress.leaving.pop(leg, None)
+                progress.leaving.pop(leg, None)  # if it comes to be yet, as a former leader asked for it, it leaves anew
         except Refused as error:  # everything else goes on; it is tried again as long as the Pod is there
             kept[leg] = str(error)
             if leg in progress.leaving:
