@@ -243,7 +243,7 @@ class Applier:
                 await self._delete(study.namespace, name, uid)
         except NotFound:  # it is gone already
             if action.trial.index not in progress.live:
-                progress.leaving.pop(leg, None)  # if it comes to be yet, as a former leader asked for it, it leaves anew
+                progress.leaving.pop(leg, None)  # should a former leader have asked for it, it leaves anew
         except Refused as error:  # everything else goes on; it is tried again as long as the Pod is there
             kept[leg] = str(error)
             if leg in progress.leaving:
