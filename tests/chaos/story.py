@@ -382,9 +382,9 @@ def lasting_port() -> int:
     """A free port that no outgoing connection is given, nor another story: free when an operator has died."""
     while True:
         port, reserved = Random().randrange(10_000, 32_000), socket.socket(socket.AF_UNIX)
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             reserved.bind(f"\0halvard-port-{port}")  # a name of this machine, until this process ends
-            probe.bind(("127.0.0.1", port))
+            socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True).close()  # as an operator does
             RESERVED.append(reserved)
             return port
         reserved.close()
