@@ -26,7 +26,7 @@ from lab.control_plane import ControlPlane
 FAULTS: tuple[Deed, ...] = ("evicted", "crashes", "evicted", "last words") * 2
 TOO_LATE = named(["decided"])  # the Pod that a dead operator asked for may come when the next one has decided otherwise
 LOOK = 0.05  # seconds
-PATIENCE = 300.0  # seconds until a Study has to have ended
+PATIENCE = 600.0  # seconds until a Study has to have ended, however often its turns fail
 TRAINS = 0.3  # seconds, at most, before a trainer has come to its budget
 HEAD_START = 0.1  # seconds, at most, that a report has before its Pod is evicted
 
