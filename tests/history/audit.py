@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from halvard.apply import POD_NOT_DELETED
 from halvard.cache import parse_study, parse_trial
 from halvard.pods import COLLECTOR, LABEL_ATTEMPT, LABEL_STUDY, TRAINER, gpus
 from halvard.study import Study
@@ -26,6 +27,7 @@ Manifest = dict[str, Any]
 WRITES = {"create", "update", "patch", "delete"}
 KINDS = {"studies", "trials", "pods", "leases"}
 NOTHING: Manifest = {}
+KEPT = f"Degraded=True {POD_NOT_DELETED}"
 PRECISION = 3.0  # seconds: a sidecar counts from when its program runs
 WHOLE = 1.0  # seconds: a kubelet leaves out what is less
 
@@ -162,7 +164,6 @@ def _history(found: list[Entry], uid: str, leases: list[Held], heard: Sequence[H
     own = {uid, *lives, *ran}
     operators = {lease.by for lease in leases}
     writes = [e for e in found if e.uid in own and e.by in operators]
-    over = next((place for place, study in studies if study.status.state in ("Complete", "Failed")), math.inf)
     study, limits = studies[-1][1], [study.spec.limits.trials for _, study in studies]
     pods = tuple(_pods(found, lives, study.spec.objective.metric))
     trials = sorted((versions[-1].trial for versions in lives.values()), key=lambda trial: trial.index)
@@ -176,13 +177,25 @@ def _history(found: list[Entry], uid: str, leases: list[Held], heard: Sequence[H
         versions=tuple(sorted((v.trial for life in lives.values() for v in life), key=lambda t: int(t.version))),
         writes=tuple(Write(e.place, e.by, _what(e), e.changed) for e in writes),
         leases=tuple(leases),
-        quiet=tuple(_what(e) for e in writes if e.place > over and e.verb != "delete"),
+        quiet=tuple(_needless(writes, studies)),
         precision=PRECISION,
     )
 
 
 def _what(entry: Entry) -> str:
     return f"{entry.verb} {entry.resource} {entry.name}"
+
+
+def _needless(writes: Iterable[Entry], studies: Sequence[tuple[int, Study]]) -> Iterator[str]:
+    """What was written once the Study was over, but deletions, and that one is refused, or is not any more."""
+    over = next((place for place, study in studies if study.status.state in ("Complete", "Failed")), math.inf)
+    told = {place: [f"{c.type}={c.status} {c.reason}" for c in study.status.conditions] for place, study in studies}
+    for entry in writes:
+        if entry.place > over and entry.verb != "delete":
+            before = max((place for place in told if place < entry.place), default=0)
+            said = told.get(entry.place, [])
+            if KEPT not in said and KEPT not in told.get(before, []):
+                yield " ".join((_what(entry), *said))
 
 
 def _studies(found: Iterable[Entry]) -> Iterator[tuple[int, Study]]:

@@ -427,6 +427,18 @@ def test_a_write_after_the_end_is_found() -> None:
     assert broken(lab.history()) == {"quiet"}
 
 
+def test_that_a_pod_could_not_be_deleted_may_be_written_after_the_end_and_taken_back() -> None:
+    lab = whole()
+    status = lab.server.stored["s"]["status"]
+    kept = {**status["conditions"][0], "type": "Degraded", "status": "True", "reason": "PodNotDeleted"}
+    lab.server.patch("operator", "studies/status", "s", status={**status, "conditions": [*status["conditions"], kept]})
+    lab.server.patch("operator", "studies/status", "s", status=status)
+    assert check(lab.history()) == []
+    other = {**kept, "reason": "QuotaExhausted"}
+    lab.server.patch("operator", "studies/status", "s", status={**status, "conditions": [*status["conditions"], other]})
+    assert "quiet" in broken(lab.history())
+
+
 def test_a_result_that_its_pod_did_not_send_is_found() -> None:
     lab = whole()
     (pod,) = lab.history().pods or ()
