@@ -257,14 +257,12 @@ def _quantile(probability: float, a: float, b: float) -> float:
 
 
 def _beta(x: float, a: float, b: float) -> float:
-    """The distribution function of the beta distribution: the incomplete beta function as a continued fraction.
-
-    Abramowitz and Stegun, 26.5.8, from the back; the other tail where it converges faster.
-    """
+    """The distribution function of the beta distribution, by the tail whose fraction converges faster."""
     return 1 - _lower_tail(1 - x, b, a) if x > (a + 1) / (a + b + 2) else _lower_tail(x, a, b)
 
 
 def _lower_tail(x: float, a: float, b: float) -> float:
+    """The incomplete beta function as a continued fraction: Abramowitz and Stegun, 26.5.8, from the back."""
     if x <= 0:
         return 0.0
     fraction = 0.0

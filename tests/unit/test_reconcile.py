@@ -266,7 +266,6 @@ async def test_a_trial_that_got_back_what_made_it_the_studys_is_one_of_its_again
 ) -> None:
     def edit(value: Any) -> None:
         metadata = {**operator.trial()["metadata"], field: value}
-        operator.server.write(TRIALS, "search-0000", metadata=metadata)
         metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1000)
         operator.cache.trials.seen(operator.server.write(TRIALS, "search-0000", metadata=metadata))
 

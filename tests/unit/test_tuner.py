@@ -428,7 +428,6 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "none": {"none": {"budget": 3}},
 }
 LEARNERS = {"tpe", "bohb", "gp", "auto"}
-REBUILT_EVERY = 1
 
 
 def loss(trial: Trial) -> float:
@@ -461,12 +460,10 @@ def test_every_sampler_with_every_scheduler_decides_the_same_when_rebuilt(
     )
     rng, sign = np.random.default_rng(len(sampler)), spec.objective.sign
     tuner, store = Tuner(spec), Store()
-    rebuilt, again = tuner, store
     decisions = list[str]()
     for number in range(120):
-        if number % REBUILT_EVERY == 0:
-            stored = [store.trials[index] for index in rng.permutation([*store.trials])]
-            rebuilt, again = Tuner(spec, stored), Store(dict(store.trials))
+        stored = [store.trials[index] for index in rng.permutation([*store.trials])]
+        rebuilt, again = Tuner(spec, stored), Store(dict(store.trials))
         running = [trial for trial in store.trials.values() if trial.assigned]
         which = int(rng.integers(1000))
         value = sign * loss(running[which % len(running)]) if running else 0.0
