@@ -153,7 +153,8 @@ PORT = Fields(
 )
 CONTAINER: dict[str, Shape] = {
     "name": Scalar(rules.not_ours),
-    **plain("image imagePullPolicy workingDir stdin stdinOnce tty terminationMessagePath terminationMessagePolicy"),
+    "image": Scalar(rules.image),
+    **plain("imagePullPolicy workingDir stdin stdinOnce tty terminationMessagePath terminationMessagePolicy"),
     "command": TEXTS,
     "args": TEXTS,
     "env": Items(VARIABLE),
@@ -203,7 +204,7 @@ VOLUME_SOURCE = Fields(
         "emptyDir": Fields(plain("medium sizeLimit")),
         "ephemeral": Fields({"volumeClaimTemplate": CLAIM}),
         "hostPath": Opened(rules.HOST_PATH, Fields(plain("path type"))),
-        "image": Fields(plain("reference pullPolicy")),
+        "image": Fields({"reference": Scalar(rules.image), **plain("pullPolicy")}),
         "nfs": Opened(rules.VOLUME, Fields(plain("server path readOnly")), "nfs"),
         "persistentVolumeClaim": Fields(plain("claimName readOnly")),
         "projected": Fields({**plain("defaultMode"), "sources": Items(SOURCE)}),

@@ -293,7 +293,7 @@ WRITES = frozenset(VERBS) - {"get", "list"}
 def failure(verb: str, code: int, status: Manifest, retry_after: float) -> KubeError:
     """Returns the exception that a failed request's `Status` stands for."""
     message = str(status.get("message", "")) or f"HTTP {code}"
-    if code == HTTPStatus.NOT_FOUND:
+    if code == HTTPStatus.NOT_FOUND and verb != "create":  # there, something else is missing
         return NotFound(message, code)
     if code == HTTPStatus.CONFLICT and status.get("reason") == "AlreadyExists":
         return Conflict(message, exists=True)

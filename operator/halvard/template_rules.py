@@ -4,6 +4,7 @@ A rule returns what would be right instead of the value, and nothing where the v
 """
 
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,16 @@ _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 _MAY_BE_TOLERATED = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"})
 _NODE_NAMES = frozenset({"kubernetes.io/hostname", "metadata.name"})
 
+_HOST = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:(?:{_HOST}(?:\.{_HOST})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?/)?"  # the registry
+    rf"{_PART}(?:/{_PART})*"
+    r"(?::\w[\w.-]{0,127})?"
+    r"(?:@sha(?:256:[a-f0-9]{64}|384:[a-f0-9]{96}|512:[a-f0-9]{128}))?",
+    re.ASCII,
+)
+
 
 def not_ours(name: object) -> str:
     """Names of volumes, containers and mounts."""
@@ -63,6 +74,13 @@ def not_our_path(path: object) -> str:
 def not_our_audience(audience: object) -> str:
     """Whom a projected token is for: with one for Halvard, the trainer could push past its sidecar."""
     return "another audience" if str(audience).startswith("halvard.dev/") else ""
+
+
+def image(reference: object) -> str:
+    """Images, in the grammar of the distribution project: the kubelet would wait for ever with one that cannot be."""
+    if not reference or _IMAGE.fullmatch(str(reference)):  # the API server has its own words for none at all
+        return ""
+    return "[registry[:port]/]name[:tag][@sha256:…], the name in lower case"
 
 
 def label(key: str, _value: object) -> str:

@@ -43,6 +43,11 @@ async def test_a_missing_object_is_not_found_in_the_servers_words(kube: Kube, na
         await kube.get(CONFIG_MAPS, namespace, "none")
 
 
+async def test_what_is_missing_for_an_object_to_be_created_is_a_refusal(kube: Kube) -> None:
+    with pytest.raises(Refused, match='namespaces "none" not found'):
+        await kube.create(CONFIG_MAPS, "none", config_map("one"))
+
+
 async def test_a_taken_name_is_a_conflict_that_exists(kube: Kube, namespace: str) -> None:
     await kube.create(CONFIG_MAPS, namespace, config_map("one"))
     with pytest.raises(Conflict) as caught:

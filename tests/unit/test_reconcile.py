@@ -104,8 +104,8 @@ class Server:
 class Operator:
     """What turns the crank of the one Study that there is."""
 
-    def __init__(self) -> None:
-        self.server, self.cache = Server(), Cache()
+    def __init__(self, server: Server | None = None) -> None:
+        self.server, self.cache = server or Server(), Cache()
         self.inbox, metrics = Inbox(self.cache, lambda _: None), Metrics(self.cache)
         kube, pods = cast("Kube", self.server), PodSettings("collector", "https://halvard", "pem")
         self.turn = Reconciler(kube, self.cache, self.inbox, Applier(kube, self.cache, metrics, pods, "one"), metrics)
@@ -257,6 +257,26 @@ async def test_a_study_whose_trials_are_not_stored_says_so_once_that_has_gone_on
     assert await turn_after(10, Unavailable("failed calling webhook", 500)) == "TrialNotStored"
     operator.server.fails = nothing
     await operator.turn(KEY)
+    assert [result["value"] for result in operator.trial()["status"]["rungs"]] == [0.5]
+
+
+async def test_a_leg_that_is_over_does_not_run_again_where_the_first_list_was_old(operator: Operator) -> None:
+    await operator.apply(parallelism=2, limits={"trials": 2})
+    await operator.turn(KEY)
+    await operator.turn(KEY)
+    pending = copy.deepcopy(operator.trial())
+    pod = operator.runs()
+    await operator.inbox.push(pod, [Report(1, {"loss": 0.5}, "step-1")], 1.0)
+    await operator.turn(KEY)
+    operator.cache.pods.gone(operator.server.objects.pop((PODS, POD)))
+    started_anew = Operator(operator.server)
+    started_anew.cache.studies.seen(operator.study())
+    started_anew.cache.pods.seen(operator.server.objects[PODS, "search-0001-1"])
+    for trial in (pending, operator.server.objects[TRIALS, "search-0001"]):
+        started_anew.cache.trials.seen(trial)
+    asked = len(operator.server.asked)
+    await started_anew.turn(KEY)
+    assert ("create", PODS) not in operator.server.asked[asked:]
     assert [result["value"] for result in operator.trial()["status"]["rungs"]] == [0.5]
 
 
