@@ -31,7 +31,9 @@ from e2e.studies import Manifest, Studies, python, study, template
 from halvard.study import Study
 from history import check
 from history.audit import history_of
+from history.logged import heard
 from lab.cluster import Cluster, only_one
+from lab.container_logs import ContainerLogs, following
 from lab.helm import Helm
 from lab.machine import running_with
 
@@ -86,6 +88,7 @@ class Run:
     """One run: what is under way, and what came of it so far."""
 
     place: Place
+    logs: ContainerLogs  # of the operators
     random: Random
     befell: Counter[str] = field(default_factory=Counter)
     ends: list[tuple[float, Undo]] = field(default_factory=list)  # of what lasts
@@ -160,7 +163,7 @@ class Run:
         counts = ended.status.trials
         with self.place.lab.audit.open() as log:
             concerned = (line for line in log if ended.name in line or '"leases"' in line)
-            history = history_of(concerned, ended.namespace, ended.name)
+            history = history_of(concerned, ended.namespace, ended.name, heard(self.logs.text().splitlines()))
         found = [f"{ended.name}: {violation}" for violation in check(history)]
         if (
             ended.status.state != "Complete"
@@ -261,7 +264,8 @@ def main(minutes: float, seed: int) -> None:
         release.install("--set=crds.enabled=false", "--set=replicas=2")
         stack.callback(release.uninstall)
         lab.claim(namespace, CHECKPOINTS["persistentVolumeClaim"]["claimName"])
-        run = Run(Place(lab, release, Studies(lab, namespace, release)), Random(seed))
+        logs = stack.enter_context(following(system))
+        run = Run(Place(lab, release, Studies(lab, namespace, release)), logs, Random(seed))
         endure(run, minutes)
         report(run, console, seed)
     sys.exit(bool(run.violations))

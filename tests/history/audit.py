@@ -82,17 +82,17 @@ class Version(NamedTuple):
     trial: Trial
 
 
-def history_of(lines: Iterable[str], namespace: str, study: str) -> History:
+def history_of(lines: Iterable[str], namespace: str, study: str, heard: Sequence[Heard] | None = None) -> History:
     """Returns the history of the latest Study of that name in a namespace; raises LookupError where there was none."""
-    found = [history for history in histories(lines, namespace) if history.study.name == study]
+    found = [history for history in histories(lines, namespace, heard) if history.study.name == study]
     if not found:
         raise LookupError(f"the audit log knows no Study {namespace}/{study}")
     return found[-1]
 
 
-def histories(lines: Iterable[str], namespace: str) -> list[History]:
+def histories(lines: Iterable[str], namespace: str, heard: Sequence[Heard] | None = None) -> list[History]:
     """Returns the history of every Study that a namespace ever had, each until now or until it was deleted."""
-    return histories_of(entries(lines, namespace), namespace)
+    return histories_of(entries(lines, namespace), namespace, heard)
 
 
 def histories_of(found: Sequence[Entry], namespace: str, heard: Sequence[Heard] | None = None) -> list[History]:

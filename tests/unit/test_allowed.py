@@ -34,6 +34,7 @@ def trainer(text: str) -> dict[str, Any]:
 EXAMPLE = yaml.safe_load((ROOT / "examples/digits/study.yaml").read_text())["spec"]["template"]
 NORMAL = {"the example": EXAMPLE, **yaml.safe_load((DATA / "normal.yaml").read_text())}
 REFUSED = yaml.safe_load((DATA / "refused.yaml").read_text())
+IMAGES = yaml.safe_load((DATA / "images.yaml").read_text())
 
 
 @pytest.mark.parametrize("name", NORMAL)
@@ -45,6 +46,18 @@ def test_what_people_normally_need_is_allowed(name: str) -> None:
 def test_anything_else_is_refused_naming_field_and_value_and_what_would_be_right(case: dict[str, Any]) -> None:
     opening = ASK.format(case["opens"]) if "opens" in case else ""
     assert refusal(case["template"]) == case["message"] + opening
+
+
+@pytest.mark.parametrize("image", IMAGES["taken"])
+def test_an_image_that_the_kubelet_takes_is_allowed(image: str) -> None:
+    assert refusal({"spec": {"containers": [{"image": image}]}}) is None
+
+
+@pytest.mark.parametrize("image", IMAGES["refused"])
+def test_an_image_that_cannot_exist_is_refused(image: str) -> None:
+    message = refusal({"spec": {"containers": [{"image": image}]}})
+    assert message is not None
+    assert message.endswith("is not allowed here; [registry[:port]/]name[:tag][@sha256:…], the name in lower case")
 
 
 @pytest.mark.parametrize(
@@ -185,6 +198,7 @@ FINE: dict[Callable[..., str], list[Any]] = {
     rules.not_ours: ["trainer", "data", "my-halvard"],
     rules.not_our_variable: ["LR", "MY_HALVARD_"],
     rules.not_our_path: ["/data", "/mnt/halvard", "data"],
+    rules.image: ["", *IMAGES["taken"]],
     rules.not_our_audience: ["", "vault", "https://example.com"],
     rules.label: ["app", "app.kubernetes.io/name", "kueue.x-k8s.io/queue-name"],
     rules.annotation: ["prometheus.io/scrape", "kubectl.kubernetes.io/default-container"],
