@@ -264,7 +264,7 @@ def main(minutes: float, seed: int) -> None:
         release.install("--set=crds.enabled=false", "--set=replicas=2")
         stack.callback(release.uninstall)
         lab.claim(namespace, CHECKPOINTS["persistentVolumeClaim"]["claimName"])
-        logs = stack.enter_context(following(system))
+        logs = stack.enter_context(following(lab, system))
         run = Run(Place(lab, release, Studies(lab, namespace, release)), logs, Random(seed))
         endure(run, minutes)
         report(run, console, seed)

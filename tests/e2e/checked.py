@@ -32,7 +32,7 @@ def checked(studies: Studies, broken_on_purpose: Collection[Rule] = ()) -> Itera
 def words_of(operator: Operator) -> Iterator[Callable[[], str]]:
     """Gives what returns all that the operator has logged from now on, whichever of its processes did."""
     if isinstance(operator, Release):
-        with following(operator.namespace) as logs:
+        with following(operator.cluster, operator.namespace) as logs:
             yield logs.text
     else:
         assert isinstance(operator, OperatorProcess)

@@ -2,11 +2,12 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TextIO
 
-PODS = Path("/var/log/pods")  # <namespace>_<pod>_<uid>/<container>/<restart>.log
+from lab.cluster import Cluster
+
 LOOK = 0.2  # seconds; a kubelet takes longer to clear away what a container that ended has printed
 
 
@@ -16,8 +17,9 @@ class ContainerLogs:
     A file that was once opened is read to its end, whoever renames or removes it meanwhile.
     """
 
-    def __init__(self, namespace: str) -> None:
-        """Reads nothing yet."""
+    def __init__(self, nodes: Collection[Path], namespace: str) -> None:
+        """Reads nothing yet; `nodes`: where each keeps what its containers print."""
+        self._nodes = nodes
         self._pattern = f"{namespace}_*/*/*.log*"
         self._files: dict[tuple[int, int], TextIO] = {}  # by device and inode, which is no other's while it is open
         self._printed: list[str] = []
@@ -31,7 +33,7 @@ class ContainerLogs:
     def read(self) -> None:
         """Reads what is new."""
         with self._one_reads:
-            for path in PODS.glob(self._pattern):
+            for path in (path for node in self._nodes for path in node.glob(self._pattern)):
                 if path.suffix != ".gz":  # what is rotated is compressed once it has been read
                     with contextlib.suppress(FileNotFoundError):
                         self._open(path)
@@ -50,9 +52,9 @@ class ContainerLogs:
 
 
 @contextlib.contextmanager
-def following(namespace: str) -> Iterator[ContainerLogs]:
+def following(lab: Cluster, namespace: str) -> Iterator[ContainerLogs]:
     """Gives what the containers of a namespace print from now on."""
-    logs, over = ContainerLogs(namespace), threading.Event()
+    logs, over = ContainerLogs([node.logs for node in lab.nodes.values()], namespace), threading.Event()
 
     def follow() -> None:
         while not over.wait(LOOK):

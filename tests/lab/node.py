@@ -60,6 +60,11 @@ class Node:
         """Where the node keeps its things."""
         return self.state / self.name
 
+    @property
+    def logs(self) -> Path:
+        """What its containers print, in `<namespace>_<pod>_<uid>/<container>/<restart>.log`."""
+        return self.directory / "logs"
+
     def start_containerd(self, images: list[Image]) -> None:
         """Starts containerd and gives it the images; raises MachineError where it does not answer."""
         (self.directory / "cni").mkdir(parents=True)
@@ -150,7 +155,7 @@ class Node:
             "maxPods": 250,
             "nodeStatusUpdateFrequency": "4s",
             "nodeLeaseDurationSeconds": 12,
-            "podLogsDir": str(self.directory / "logs"),
+            "podLogsDir": str(self.logs),
             "volumePluginDir": str(self.directory / "plugins"),
         }
 

@@ -6,20 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from lab import container_logs
 from lab.container_logs import ContainerLogs
 
 
 @pytest.fixture
-def logs() -> Iterator[ContainerLogs]:
-    with contextlib.closing(ContainerLogs("home")) as made:
+def logs(tmp_path: Path) -> Iterator[ContainerLogs]:
+    with contextlib.closing(ContainerLogs([tmp_path], "home")) as made:
         yield made
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def log(tmp_path: Path) -> Path:
     """The file of a container that has printed a line."""
-    monkeypatch.setattr(container_logs, "PODS", tmp_path)
     file = tmp_path / "home_operator_uid" / "operator" / "0.log"
     file.parent.mkdir(parents=True)
     file.write_text("one\n")
@@ -56,5 +54,6 @@ def test_a_file_that_was_rotated_is_read_to_its_end_and_not_again(log: Path, log
     assert sorted(logs.text().split()) == ["one", "three", "two"]
 
 
-def test_the_pods_of_other_namespaces_are_not_read(log: Path) -> None:
-    assert ContainerLogs("ho").text() == ""
+@pytest.mark.usefixtures("log")
+def test_the_pods_of_other_namespaces_are_not_read(tmp_path: Path) -> None:
+    assert ContainerLogs([tmp_path], "ho").text() == ""
