@@ -5,8 +5,9 @@ Whatever the server answers goes into the cache at once, so the next turn reads 
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -34,6 +35,7 @@ from halvard.metrics import Metrics
 from halvard.plan import Action, Announce, CreateTrial, Plan, SaveSpec, SaveStatus, StartLeg, StopLeg
 from halvard.pods import LABEL_STUDY, PodSettings, build, pod_name
 from halvard.progress import Progress
+from halvard.queue import Key
 from halvard.study import Study
 from halvard.trial import Trial
 
@@ -64,12 +66,20 @@ class Applier:
         self._pods = pods
         self._identity = identity
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._doubtful = defaultdict[Key, set[str]](set)  # names of Trials, by study
         self._kept: WeakKeyDictionary[Progress, dict[tuple[int, int], str]] = WeakKeyDictionary()
 
     def not_deleted(self, progress: Progress) -> str:
         """Returns the words with which the deletion of a Pod was refused; empty where none waits to be tried again."""
         kept = self._kept.get(progress, {})
         return next((words for leg, words in kept.items() if leg in progress.leaving), "")
+
+    async def read_doubtful(self, study: Key) -> None:
+        """Reads the Trials of which nobody knows whether the last write was carried out."""
+        for name in sorted(self._doubtful.get(study, ())):
+            with suppress(NotFound):
+                self._cache.trials.seen(await self._kube.get(TRIALS, study[0], name))
+            self._doubtful[study].discard(name)
 
     async def apply(self, progress: Progress, plan: Plan) -> bool:
         """Stores the plan's decisions strictly in order; Pods come and go beside them, each after all that precedes it.
@@ -125,14 +135,18 @@ class Applier:
         return True
 
     async def _store(self, progress: Progress, action: CreateTrial | SaveSpec | SaveStatus) -> None:
-        match action:
-            case CreateTrial():
-                await self._create_trial(progress, action.trial)
-            case SaveSpec():
-                await self._save(progress, action.trial, "spec", action.trial.spec)
-                self._metrics.promotions.labels("hot" if action.hot else "cold").inc()
-            case SaveStatus():
-                await self._save(progress, action.trial, "status", action.trial.status)
+        try:
+            match action:
+                case CreateTrial():
+                    await self._create_trial(progress, action.trial)
+                case SaveSpec():
+                    await self._save(progress, action.trial, "spec", action.trial.spec)
+                    self._metrics.promotions.labels("hot" if action.hot else "cold").inc()
+                case SaveStatus():
+                    await self._save(progress, action.trial, "status", action.trial.status)
+        except Unavailable:
+            self._doubtful[progress.study.namespace, progress.study.name].add(action.trial.name)
+            raise
 
     # --- trials ---------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ No models of the client library are built: they cost eleven times what `json.loa
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,10 +27,13 @@ Manifest = dict[str, Any]
 PAGE = 500
 PAGE_TRIES = 4
 PAGE_PAUSE = 0.1  # seconds
+OLD_LISTS = 20  # in a row, until versions are believed to be of stores that count for themselves
 LONGEST_RETRY_AFTER = 60.0
 FIELD_MANAGER = "halvard"
 JSON_PATCH = "application/json-patch+json"
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class NoCluster(Exception):  # noqa: N818  # what is the case
 
 class KubeError(Exception):
     """The API server did not do what was asked; the text is its own words."""
+
+    retry_after = 0.0  # seconds that it asks to wait
 
     def __init__(self, message: str, code: int = 0) -> None:
         """`code` is the HTTP status, 0 where there was no answer."""
@@ -141,6 +147,8 @@ class Kube:
         self._configuration = configuration
         self._client = client.ApiClient(configuration)
         self._observe = observe
+        self._newest = 0  # version that any answer had
+        self._one_count = True  # whether versions of all resources can be compared
         self.may_write: Callable[[], bool] = lambda: True  # asked before every write but those of Leases
 
     @classmethod
@@ -183,16 +191,37 @@ class Kube:
         return await self._request("get", resource, resource.path(namespace, name))
 
     async def pages(self, resource: Resource, namespace: str = "", selector: str = "") -> AsyncIterator[Page]:
-        """Yields all there is in the namespace (if empty: in all), read from the store itself, a page at a time."""
+        """Yields all there is in the namespace (if empty: in all), read from the store itself, a page at a time.
+
+        It is not older than any answer before it, that to our own Lease among them: what is decided next rests on it.
+        """
         query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
         token = ""
         while True:
-            more = {"continue": token} if token else {}
-            answer = await self._page(resource, resource.path(namespace), {**query, **more})
+            if token:
+                answer = await self._page(resource, resource.path(namespace), {**query, "continue": token})
+            else:
+                answer = await self._first_page(resource, resource.path(namespace), query)
             yield Page(answer["items"], int(answer["metadata"]["resourceVersion"]))
             token = answer["metadata"].get("continue", "")
             if not token:
                 return
+
+    async def _first_page(self, resource: Resource, path: str, query: dict[str, str]) -> Manifest:
+        """The first page of a list that is not old, asked for again where it is.
+
+        Where lists stay old, they are believed from then on: Leases may be in an etcd of their own, whose versions say
+        nothing of others (`docs/decisions/0024`).
+        """
+        for _ in range(OLD_LISTS if self._one_count else 0):
+            newest = self._newest
+            answer = await self._page(resource, path, query)
+            if version_of(answer) >= newest:
+                return answer
+            log.warning("list %s: it is of version %d, and older than %d; again", path, version_of(answer), newest)
+            await asyncio.sleep(PAGE_PAUSE)
+        self._one_count = False
+        return await self._page(resource, path, query)
 
     async def _page(self, resource: Resource, path: str, query: dict[str, str]) -> Manifest:
         """One page, asked for again where the server cannot answer now: else one failure would cost all of a list."""
@@ -270,6 +299,8 @@ class Kube:
             self._observe(verb, resource.plural, code, time.perf_counter() - begun)
         if code >= HTTPStatus.BAD_REQUEST:
             raise failure(verb, code, answer, retry_after)
+        if resource != EVENTS:  # many clusters keep them in an etcd of their own
+            self._newest = max(self._newest, version_of(answer))
         return answer
 
     async def _send(
@@ -288,6 +319,11 @@ class Kube:
 RETRIED = {401, 408, 409, 410, 429}
 VERBS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
 WRITES = frozenset(VERBS) - {"get", "list"}
+
+
+def version_of(answer: Manifest) -> int:
+    """Returns the version of an object, or of a list; 0 where the answer is neither."""
+    return int((answer.get("metadata") or {}).get("resourceVersion") or 0)
 
 
 def failure(verb: str, code: int, status: Manifest, retry_after: float) -> KubeError:

@@ -24,7 +24,7 @@ from halvard.cache import Cache
 from halvard.endpoint import Endpoint
 from halvard.identity import Identity
 from halvard.inbox import Inbox
-from halvard.kube import PODS, Kube, KubeError, NoCluster, Unavailable
+from halvard.kube import PODS, Conflict, Kube, KubeError, NoCluster, Unavailable
 from halvard.lease import Lease, LeaseLost
 from halvard.listener import Limits, Listener
 from halvard.pods import LABEL_STUDY, PodSettings
@@ -213,11 +213,14 @@ class Leader:
 
 
 async def insist(work: Callable[[], Awaitable[None]]) -> None:
-    """Does what the API server may not be able to do now until it has done it: to end would only ask more of it."""
+    """Does what the API server may not be able to do now until it has done it: to end would only ask more of it.
+
+    So with a conflict: the last words of whoever led before may still arrive.
+    """
     while True:
         try:
             return await work()
-        except Unavailable as error:
+        except (Conflict, Unavailable) as error:
             log.warning("%s; again in a moment", error)
             await asyncio.sleep(max(FIRST_RETRY, error.retry_after))
 

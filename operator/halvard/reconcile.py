@@ -16,7 +16,7 @@ from halvard.kube import PODS, STUDIES, TRIALS, Conflict, Kube, NotFound, Refuse
 from halvard.metrics import Metrics
 from halvard.misfit import misfit
 from halvard.plan import Plan
-from halvard.pods import LABEL_STUDY, pod_name
+from halvard.pods import LABEL_STUDY
 from halvard.progress import Progress
 from halvard.queue import Key
 from halvard.sessions import Session, unlisted
@@ -93,22 +93,14 @@ class Reconciler:
             session.sound = False  # until there is another: it has forgotten what it could not follow
         if session is None or session.progress.study.uid != study.uid:
             self._metrics.follow(key, clock.now())
-        await self._ask_for_unlisted(study)
+        for name in unlisted(self._cache, study):
+            with suppress(NotFound):
+                self._cache.pods.seen(await self._kube.get(PODS, study.namespace, name))
         if wrong := misfit(study, [item.value for item in self._cache.trials.of(key) if item.owner == study.uid]):
             raise ValueError(wrong)
         fresh = self._sessions[key] = Session(self._cache, study, version)
         self._inbox.sift(study)
         return fresh
-
-    async def _ask_for_unlisted(self, study: Study) -> None:
-        """Reads from the store what lists may not have shown: a Pod is created whatever the version of its Trial."""
-        for trial in unlisted(self._cache, study):
-            with suppress(NotFound):
-                self._cache.trials.seen(await self._kube.get(TRIALS, study.namespace, trial.name))
-        for trial in unlisted(self._cache, study):  # as the Trials are now
-            with suppress(NotFound):
-                name = pod_name(trial.name, trial.attempt)
-                self._cache.pods.seen(await self._kube.get(PODS, study.namespace, name))
 
     async def _check_readable(self, key: Key, session: Session | None) -> None:
         """Raises ValueError where a Trial cannot be read: without it, it would be decided on anew."""
@@ -165,6 +157,7 @@ class Reconciler:
         trials, pods = self._cache.trials, self._cache.pods
         await trials.replace(self._kube.pages(TRIALS, namespace, selector), trials.of(key), key)
         await pods.replace(self._kube.pages(PODS, namespace, selector), pods.of(key))
+        await self._applier.read_doubtful(key)  # of which the lists may not know yet
 
     def _forget(self, key: Key) -> None:
         self._sessions.pop(key, None)

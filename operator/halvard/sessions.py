@@ -88,14 +88,14 @@ class Session:
                 yield change.item, trial.value.index
 
 
-def unlisted(cache: Cache, study: Study) -> list[Trial]:
-    """Returns the trials that have a leg to run, or run, and whose Pod no list has shown.
+def unlisted(cache: Cache, study: Study) -> list[str]:
+    """Returns the names of Pods that should be there and that no list has shown.
 
-    It is gone, or not made yet; or the label is gone that lists ask for; or the lists were old, and the leg is over.
+    They are gone; or the label is that lists ask for, and a Pod that runs on is to have no other beside it.
     """
     trials = (item.value for item in cache.trials.of((study.namespace, study.name)) if item.owner == study.uid)
-    due = (trial for trial in trials if trial.assigned or trial.status.state == "Running")
-    return [t for t in due if cache.pods.get((study.namespace, pod_name(t.name, t.attempt))) is None]
+    names = (pod_name(trial.name, trial.attempt) for trial in trials if trial.status.state == "Running")
+    return [name for name in names if cache.pods.get((study.namespace, name)) is None]
 
 
 def events_of(pod: PodView, trial: int, now: float, template: str, *, gone: bool) -> Iterator[Event]:

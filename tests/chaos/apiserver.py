@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chaos.checks import Trouble, judged
+from chaos.kills import at_random
 from chaos.operators import background
 from chaos.proxy import EVENTS, KINDS, Faults, Proxy
 from chaos.report import Report, Scenario
@@ -24,6 +25,8 @@ from lab.control_plane import ControlPlane
 
 STORIES = 12  # different ones
 OFTEN = 0.2  # of its occasions a kind befalls when it is alone
+MOSTLY = 0.6
+RARELY = 0.05
 TOGETHER = 0.02  # when all are
 OF_WATCHES = 0.4  # there are few, so faults of events come often
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -43,19 +46,30 @@ async def nothing(_: Proxy) -> None:
 
 
 @contextlib.asynccontextmanager
-async def through(
-    troubles: Faults, meanwhile: Meanwhile, story: Story, faults: Counter[str], told: Mapping[str, str] = NOTHING
-) -> AsyncIterator[None]:
-    """Keeps one operator alive that hears of the API server through a proxy alone."""
+async def behind(
+    troubles: Faults, story: Story, faults: Counter[str]
+) -> AsyncIterator[tuple[Proxy, Mapping[str, str]]]:
+    """Gives a proxy, and the environment of an operator that hears of the API server through it alone."""
     directory = story.scene.directory / "proxy"
     async with Proxy(Path(story.operators.environment["KUBECONFIG"]), directory, troubles) as proxy:
         paged = {PAGE: SMALL_PAGES} if "410 on a continued list" in troubles.rates else {}
-        environment = {"KUBECONFIG": str(proxy.kubeconfig), **RELISTS, **paged, **told}
-        async with story.operators.undisturbed(**environment), background(meanwhile(proxy)):
-            try:
-                yield
-            finally:
-                faults.update(proxy.counts)
+        try:
+            yield proxy, {"KUBECONFIG": str(proxy.kubeconfig), **RELISTS, **paged}
+        finally:
+            faults.update(proxy.counts)
+
+
+@contextlib.asynccontextmanager
+async def through(
+    troubles: Faults, meanwhile: Meanwhile, story: Story, faults: Counter[str], told: Mapping[str, str] = NOTHING
+) -> AsyncIterator[None]:
+    """Keeps one operator alive behind a proxy."""
+    async with (
+        behind(troubles, story, faults) as (proxy, environment),
+        story.operators.undisturbed(**environment, **told),
+        background(meanwhile(proxy)),
+    ):
+        yield
 
 
 async def disturbed(control_plane: ControlPlane, seed: int, trouble: Trouble) -> Report:
@@ -92,6 +106,21 @@ def every_kind_of_fault(seed: int) -> Trouble:
     """None of them often."""
     troubles = Faults(rates=dict.fromkeys(KINDS, TOGETHER) | dict.fromkeys(EVENTS, OF_WATCHES / 4), seed=seed)
     return functools.partial(through, troubles, nothing)
+
+
+async def old_lists(control_plane: ControlPlane, seed: int) -> Report:
+    """Operators are killed, and what the next ones list, at their start too, is old more often than not."""
+    troubles = Faults(rates={"stale list": MOSTLY, "503": RARELY, "cut after": RARELY}, seed=seed)
+
+    @contextlib.asynccontextmanager
+    async def misled(story: Story, faults: Counter[str]) -> AsyncIterator[None]:
+        async with (
+            behind(troubles, story, faults) as (_, environment),
+            at_random(Random(seed), story, faults, environment),
+        ):
+            yield
+
+    return await disturbed(control_plane, seed, misled)
 
 
 async def given_up(control_plane: ControlPlane, seed: int) -> Report:
@@ -176,6 +205,7 @@ async def restarts(control_plane: ControlPlane, seed: int) -> Report:
 SCENARIOS = (
     Scenario("one kind of API fault", one_kind, rounds=2 * len(KINDS)),
     Scenario("all API faults", every_kind, rounds=18),
+    Scenario("old lists", old_lists, rounds=8),
     Scenario("no answer", given_up, rounds=2),
     Scenario("API server away", away, rounds=12),
     Scenario("API server away for long", long_away, rounds=1),

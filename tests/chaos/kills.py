@@ -5,9 +5,10 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from dataclasses import replace
 from random import Random
+from types import MappingProxyType
 
 from chaos.checks import judged
 from chaos.failpoints import FAILPOINT, FAILPOINTS, PASSING
@@ -56,21 +57,26 @@ def kind(failpoint: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def at_random(random: Random, story: Story, faults: Counter[str]) -> AsyncIterator[None]:
-    """Keeps one operator alive, none of them for long, but every fourth until the script has gone on."""
+async def at_random(
+    random: Random, story: Story, faults: Counter[str], told: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[None]:
+    """Keeps one operator alive, none of them for long, but every fourth until the script has gone on.
+
+    `told`: what is in their environment.
+    """
 
     async def kill() -> None:
         for number in itertools.count(1):
             lives = bring_forward if number % 4 == 0 else live_shortly
-            faults[AT_RANDOM] += await lives(story, random)
+            faults[AT_RANDOM] += await lives(story, random, told)
 
     async with background(kill()):
         yield
 
 
-async def live_shortly(story: Story, random: Random) -> bool:
+async def live_shortly(story: Story, random: Random, told: Mapping[str, str]) -> bool:
     """An operator lives for a while; whether it was killed then."""
-    running = story.operators.start()
+    running = story.operators.start(**told)
     try:
         await asyncio.sleep(random.uniform(0, LONGEST_LIFE))
     finally:
@@ -96,7 +102,7 @@ async def at(failpoints: Iterable[str], random: Random, story: Story, faults: Co
                 killed = await armed.kill()
             faults[kind(failpoint) if at_it else AT_RANDOM] += killed
             if not story.over:
-                faults[AT_RANDOM] += await bring_forward(story, random)
+                faults[AT_RANDOM] += await bring_forward(story, random, {})
         async with story.operators.undisturbed():
             await asyncio.Event().wait()
 
@@ -104,9 +110,9 @@ async def at(failpoints: Iterable[str], random: Random, story: Story, faults: Co
         yield
 
 
-async def bring_forward(story: Story, random: Random) -> bool:
+async def bring_forward(story: Story, random: Random, told: Mapping[str, str]) -> bool:
     """An operator lives until the script has gone on, and for a moment; whether it was killed then."""
-    running = story.operators.start()
+    running = story.operators.start(**told)
     try:
         await first(running.gone.wait(), deeds(story, 1))
         await asyncio.sleep(random.uniform(0, AFTERTHOUGHT))

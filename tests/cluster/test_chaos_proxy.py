@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from chaos.proxy import KINDS, Faults, Proxy
-from halvard.kube import TRIALS, Kube, Manifest, Unavailable
+from halvard.kube import EVENTS, OLD_LISTS, TRIALS, Kube, Manifest, Unavailable
 from lab.control_plane import ControlPlane, kubectl
 
 
@@ -102,14 +102,62 @@ async def test_a_list_is_stale_or_expires(control_plane: ControlPlane, namespace
         assert await names(kube, namespace) == []
         for index in range(2):
             await kube.create(TRIALS, namespace, trial(index))
-        assert await names(kube, namespace) == []
-        assert await names(kube, namespace) == ["search-0000", "search-0001"]
         path = TRIALS.path(namespace)
+        old = await kube._request("list", TRIALS, path, query={"limit": "500"})
+        assert old["items"] == []
+        assert await names(kube, namespace) == ["search-0000", "search-0001"]
         first = await kube._request("list", TRIALS, path, query={"limit": "1"})
         with pytest.raises(Unavailable) as expired:
             await kube._request("list", TRIALS, path, query={"limit": "1", "continue": first["metadata"]["continue"]})
     assert expired.value.code == 410
     assert proxy.counts == {"stale list": 1, "410 on a continued list": 1}
+
+
+async def test_a_list_that_is_older_than_what_is_known_is_asked_for_again(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    faults = Faults(script=frozenset({("stale list", 2)}))
+    async with connected(control_plane, tmp_path, faults) as (proxy, kube):
+        assert await names(kube, namespace) == []
+        await kube.create(TRIALS, namespace, trial(0))
+        assert await names(kube, namespace) == ["search-0000"]
+    assert proxy.counts == {"stale list": 1}
+
+
+async def test_lists_that_stay_older_are_believed_as_versions_may_be_of_two_stores(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halvard.kube.PAGE_PAUSE", 0.0)
+    async with connected(control_plane, tmp_path, Faults()) as (_, kube):
+        await kube.create(TRIALS, namespace, trial(0))
+        kube._newest *= 1000
+        asked = list[str]()
+        kube._observe = lambda verb, *_: asked.append(verb)
+        for _ in range(2):
+            assert await names(kube, namespace) == ["search-0000"]
+    assert len(asked) == OLD_LISTS + 2
+
+
+async def test_versions_of_events_are_not_compared_as_many_clusters_keep_them_elsewhere(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    event = {
+        "apiVersion": EVENTS.api_version,
+        "kind": "Event",
+        "metadata": {"name": "search.1", "namespace": namespace},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "type": "Normal",
+        "reason": "Started",
+        "action": "Start",
+        "reportingController": "halvard.dev/operator",
+        "reportingInstance": "one",
+        "regarding": {"kind": "Study", "namespace": namespace, "name": "search"},
+    }
+    async with connected(control_plane, tmp_path, Faults()) as (_, kube):
+        await kube.create(TRIALS, namespace, trial(0))
+        known = kube._newest
+        created = await kube.create(EVENTS, namespace, event)
+        assert int(created["metadata"]["resourceVersion"]) > known == kube._newest
 
 
 async def test_a_page_that_the_server_cannot_give_now_is_asked_for_again_and_not_the_whole_list(

@@ -1,13 +1,13 @@
 import pytest
 
 from halvard import operator
-from halvard.kube import Refused, Unavailable
+from halvard.kube import Conflict, Refused, Unavailable
 from halvard.operator import insist
 
 
 async def test_what_an_api_server_cannot_do_now_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator, "FIRST_RETRY", 0.0)
-    answers = [Unavailable("overloaded", 503), Unavailable("not all paths are installed", 503), None]
+    answers = [Unavailable("overloaded", 503), Conflict("the object has been modified", exists=False), None]
 
     async def work() -> None:
         if error := answers.pop(0):
